@@ -1,0 +1,225 @@
+"""The values that pass between the parts: frozen, complete when built, and free of behaviour that needs the world.
+
+Times are timezone-aware UTC datetimes; memory is in MB (2**20 bytes) where a run is described and in GB (2**30 bytes)
+where a person reads it, as in upstream's `peak_vram_mb` and results.tsv's `mem_gb`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+
+class Direction(StrEnum):
+    """Which way the metric is better."""
+
+    MINIMIZE = "minimize"
+    MAXIMIZE = "maximize"
+
+    def better(self, candidate: float, reference: float) -> bool:
+        """Whether `candidate` is strictly better than `reference`. NaN is never better."""
+        return candidate < reference if self is Direction.MINIMIZE else candidate > reference
+
+    def gain(self, reference: float, candidate: float) -> float:
+        """By how much `candidate` is better than `reference`: positive is better, in the metric's own unit."""
+        return reference - candidate if self is Direction.MINIMIZE else candidate - reference
+
+
+class Status(StrEnum):
+    """The three verdicts, as results.tsv spells them."""
+
+    KEEP = "keep"
+    DISCARD = "discard"
+    CRASH = "crash"
+
+
+class Category(StrEnum):
+    """What part of the training a proposal touches: the headings of the skill's list of directions."""
+
+    ARCHITECTURE = "architecture"
+    OPTIMIZER = "optimizer"
+    TRAINING = "training"
+    SIMPLIFICATION = "simplification"
+    OTHER = "other"
+
+
+class Ending(StrEnum):
+    """How a run came to its end."""
+
+    EXITED = "exited"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out-of-memory"  # killed by the memory limit; the script's own OOM errors are in its log
+    INTERRUPTED = "interrupted"
+
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A new text of the training script, and why.
+
+    `parameters` is the proposer's own note (for `search`: the knob values); it is journaled and handed back on resume.
+    """
+
+    script: str
+    description: str
+    category: Category
+    rationale: str = ""
+    proposer: str = "search"
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One execution of the training script, measured from outside.
+
+    `wall_s`: seconds from start to end. `peak_memory_mb`: highest memory of the container or process tree, None where the
+    platform cannot tell. `exit_code`: None when the process was killed by us.
+    """
+
+    ending: Ending
+    exit_code: int | None
+    wall_s: float
+    peak_memory_mb: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the log of a run says. `metric` is finite or None; `memory_mb` is the script's own `peak_vram_mb`."""
+
+    metric: float | None = None
+    memory_mb: float | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    out_of_memory: bool = False
+    last_line: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A run and its reading, with what the run was given. `log` is the log's name inside the journal."""
+
+    commit: str
+    seed: int
+    run: Run
+    reading: Reading
+    log: str
+
+    @property
+    def memory_gb(self) -> float | None:
+        """Peak memory in GB: the script's own figure wins over the one measured from outside."""
+        mb = self.reading.memory_mb or self.run.peak_memory_mb
+        return None if mb is None else mb / 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The decision about an experiment, and the reason in one line."""
+
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """One proposal, run and judged: one row of results.tsv. Number 0 is the baseline.
+
+    `commit` and `parent` are full hashes (a 7-character one when read from a bare results.tsv; `parent` is then empty).
+    `lines`: lines of code of the script. `fingerprint`: of its normalised syntax tree. `metric` is None for a crash.
+    """
+
+    number: int
+    commit: str
+    parent: str
+    description: str
+    category: Category
+    verdict: Verdict
+    metric: float | None
+    memory_gb: float | None
+    rationale: str = ""
+    proposer: str = ""
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    lines: int = 0
+    fingerprint: str = ""
+    measurements: tuple[Measurement, ...] = ()
+    started_at: dt.datetime | None = None
+    finished_at: dt.datetime | None = None
+
+    @property
+    def status(self) -> Status:
+        return self.verdict.status
+
+    @property
+    def label(self) -> str:
+        """What the commit column of results.tsv and every report shows: `baseline`, or 7 characters of the hash."""
+        return "baseline" if self.number == 0 else self.commit[:7]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What is fixed for everything done under one tag: the first line of the journal.
+
+    `settings` are the public settings as text, by their kebab-case name; no secret is ever a setting. `adjustments` are the
+    platform's, by variable name. `platform` is `cuda`, `mps` or `cpu` (empty when only a results.tsv is known).
+    `repository` is `https://host/owner/name`, empty for a local session.
+    """
+
+    tag: str
+    metric: str
+    direction: Direction
+    training_script: str
+    base_commit: str = ""
+    base_branch: str = ""
+    time_budget_s: float | None = None
+    max_iterations: int | None = None
+    platform: str = ""
+    device: str = ""
+    executor: str = ""
+    adjustments: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    repository: str = ""
+    started_at: dt.datetime | None = None
+
+    @property
+    def branch(self) -> str:
+        return f"autoresearch/{self.tag}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Everything a session has done so far: what proposers, judges of the end and reports look at.
+
+    `experiments` are in order, number 0 first. `ended` says why the session is over, empty while it is not.
+    """
+
+    session: Session
+    experiments: tuple[Experiment, ...] = ()
+    ended: str = ""
+
+    @property
+    def baseline(self) -> Experiment | None:
+        return self.experiments[0] if self.experiments else None
+
+    @property
+    def kept(self) -> tuple[Experiment, ...]:
+        """The kept experiments after the baseline, oldest first."""
+        return tuple(e for e in self.experiments if e.number > 0 and e.status is Status.KEEP)
+
+    @property
+    def incumbent(self) -> Experiment | None:
+        """The last kept experiment (the baseline counts): what the next proposal starts from."""
+        return next((e for e in reversed(self.experiments) if e.status is Status.KEEP), None)
+
+    @property
+    def best(self) -> Experiment | None:
+        """The kept experiment with the best metric; a crash, whatever stands in its row, never counts."""
+        best: Experiment | None = None
+        for experiment in self.experiments:
+            if experiment.status is not Status.KEEP or experiment.metric is None:
+                continue
+            if best is None or best.metric is None or self.session.direction.better(experiment.metric, best.metric):
+                best = experiment
+        return best

@@ -1,0 +1,361 @@
+"""Every setting, declared once: from here come the file reader, the environment, the flags, the JSON Schema, the action's
+inputs and the tables in the documentation.
+
+Weakest first: default, file (`autoresearch.toml`), environment (`AUTORESEARCH_…`), flag. An empty string from the
+environment means not set. Unknown names are errors that suggest the nearest.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from autoresearch_ci.errors import SettingsError
+from autoresearch_ci.experiment import Direction
+
+CONFIG_NAME = "autoresearch.toml"
+ENVIRONMENT_PREFIX = "AUTORESEARCH_"
+# Names with our prefix that are not settings: what a script sees (a session may run inside a run), and the token.
+OTHER_VARIABLES = frozenset({"DEVICE", "SEED", "BATCH_SCALE", "OUTPUT_DIR", "TOKEN", "COMPILE", "ATTENTION", "PRECISION", "OPTIMIZER_STATE"})
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from `300`, `300s`, `5m` or `1h30m`; ValueError for anything else, and for what is not above zero."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        match = _DURATION.fullmatch(str(value).strip().lower())
+        if match is None or not any(match.groups()):
+            raise ValueError("write it as `300`, `300s`, `5m` or `1h30m`")
+        hours, minutes, rest = (float(part or 0) for part in match.groups())
+        seconds = hours * 3600 + minutes * 60 + rest
+    if not 0 < seconds < 31_536_000:
+        raise ValueError("it must be longer than zero and shorter than a year")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest spelling that `parse_duration` reads back: `5m`, `1h30m`, `90s` as `1m30s`, `2.5s`."""
+    whole, fraction = divmod(seconds, 1)
+    if fraction:
+        return f"{seconds:g}s"
+    minutes, rest = divmod(int(whole), 60)
+    hours, minutes = divmod(minutes, 60)
+    return "".join(f"{n}{unit}" for n, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if n) or "0s"
+
+
+def parse_size(value: object) -> int:
+    """Bytes from `512m`, `8g`, `8GB` or a plain number of bytes; powers of 1024, as Docker reads them."""
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError("write it as `512m` or `8g`")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
+def format_size(size: int) -> str:
+    """`8g` for 8589934592: the largest unit that divides it."""
+    for power, unit in ((4, "t"), (3, "g"), (2, "m"), (1, "k")):
+        if size and size % 1024**power == 0:
+            return f"{size // 1024**power}{unit}"
+    return str(size)
+
+
+def _split_list(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in re.split(r"[,\n]", value) if part.strip())
+    return value
+
+
+def _split_mapping(value: object) -> object:
+    if isinstance(value, str):
+        pairs = [part.strip() for part in re.split(r"[,\n]", value) if part.strip()]
+        if any("=" not in pair for pair in pairs):
+            raise ValueError("write it as `NAME=value,NAME=value`")
+        return dict(pair.split("=", 1) for pair in pairs)
+    return value
+
+
+def _unlimited(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() == "unlimited" else value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
+Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_list)]
+Variables = Annotated[dict[str, str], BeforeValidator(_split_mapping)]
+
+
+class Settings(BaseModel):
+    """The settings of a session, complete and checked. Names, defaults and meanings are the contract's (DESIGN.md part 4)."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+        title="autoresearch.toml",
+    )
+
+    training_script: str = Field("train.py", description="The one file that changes")
+    read_only: Names = Field(
+        ("prepare.py",),
+        description="Paths or globs named in prompts and reports as untouchable (everything but the script is untouchable anyway)",
+    )
+    time_budget: Duration = Field(description="What the script is told it has, per run: `300`, `300s`, `5m`, `1h30m`")
+    metric: str = Field(description="The name of the one number that counts, as the script prints it", pattern=r"^[^\s:\t]{1,64}$")
+    direction: Direction = Field(description="`minimize` or `maximize`")
+    max_iterations: Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_unlimited)] = Field(
+        None, description="Experiments after the baseline, a number or `unlimited`"
+    )
+    scope: Literal["all", "architecture", "hyperparameters", "optimizer"] = Field("all", description="What may be changed")
+    tag: str = Field(
+        "", description="Names the session and its branch `autoresearch/<tag>`; empty: the date, as `nov22`"
+    )
+    results_file: str = Field("results.tsv", description="The table of all experiments")
+    summary_file: str = Field("autoresearch-summary.md", description="The final summary")
+    command: str = Field("python {training-script}", description="What a run starts")
+    metric_pattern: str | None = Field(
+        None, description="A regular expression with one group, when the log is not `name: number`"
+    )
+    timeout: Duration | None = Field(
+        None, description="When a run is killed (SIGTERM, 10 s, SIGKILL to the whole tree); default: twice the budget"
+    )
+    at_timeout: Literal["crash", "last-reading"] = Field(
+        "crash", description="`last-reading` for scripts that never stop by themselves"
+    )
+    prepare: str | None = Field(
+        None, description="A command run once before the baseline, with network, to fill the data cache"
+    )
+    cache: str = Field("~/.cache/autoresearch", description="The data cache, read-only during runs")
+    platform: Literal["auto", "cuda", "cpu", "mps"] = Field("auto", description="What to train on")
+    executor: Literal["auto", "container", "native"] = Field("auto", description="Where runs happen")
+    base_image: str | None = Field(None, description="What the container image is built from")
+    requirements: str | None = Field(
+        None, description="The repository's own requirements file, installed on top of the base environment"
+    )
+    build_args: Variables = Field({}, description="Build arguments of the image, `NAME=value,NAME=value`")
+    memory: Size | None = Field(None, description="Memory limit of a run, as `8g`")
+    cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="CPU limit of a run, in cores")
+    shm_size: Size | None = Field(None, description="Size of `/dev/shm` in a container, as `1g`")
+    env: Variables = Field({}, description="Plain variables for the script, `NAME=value,NAME=value`; never secrets")
+    proposer: Literal["search"] = Field("search", description="What makes the proposals")
+    hypothesis: str | None = Field(None, description="The first thing to try, as `KNOB=value`")
+    resume: Literal["auto", "never", "require"] = Field(
+        "auto", description="`never`: the tag must be new; `require`: it must exist"
+    )
+    max_hours: Annotated[float, Field(gt=0)] | None = Field(None, description="Stop before this many hours have passed")
+    target: float | None = Field(None, description="Stop when the metric is at least this good")
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Stop after this many experiments without a keep"
+    )
+    max_crashes: Annotated[int, Field(ge=1)] = Field(10, description="Stop after this many crashes in a row")
+    report_every: Annotated[int, Field(ge=1)] = Field(10, description="Experiments between two progress reports")
+    forge: Literal["auto", "github", "local"] = Field(
+        "auto", description="Where the branch and the pull request go: `github` inside Actions, else `local`"
+    )
+    base: str | None = Field(None, description="The branch to merge into; default: the default branch")
+    open_pr: Literal["on-keep", "always", "never"] = Field("on-keep", description="When to open a pull request")
+    draft: bool = Field(False, description="Open the pull request as a draft")
+    labels: Names = Field(("autoresearch",), description="Labels of the pull request, separated by commas")
+    state_dir: str | None = Field(
+        None, description="Where the program keeps its clone and journal; default: the user's state folder"
+    )
+
+    @field_validator("tag")
+    @classmethod
+    def _tag(cls, value: str) -> str:
+        if value and (
+            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value) or ".." in value or value.endswith((".lock", "."))
+        ):
+            raise ValueError("up to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit, with no `..`")
+        return value
+
+    @field_validator("training_script", "results_file", "summary_file", "requirements")
+    @classmethod
+    def _relative(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        path = PurePosixPath(value)
+        if not value or path.is_absolute() or ".." in path.parts or any(ord(c) < 32 for c in value):
+            raise ValueError("it must be a relative path inside the repository")
+        return str(path)
+
+    @field_validator("env")
+    @classmethod
+    def _env(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"`{name}` cannot be the name of a variable")
+        return value
+
+    @field_validator("metric_pattern")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                groups = re.compile(value).groups
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from error
+            if groups != 1:
+                raise ValueError("it needs exactly one group, around the number")
+        return value
+
+    @field_validator("cpus", "max_hours", "target")
+    @classmethod
+    def _finite(cls, value: float | None) -> float | None:
+        if value is not None and value - value != 0:
+            raise ValueError("it must be a finite number")
+        return value
+
+    @model_validator(mode="after")
+    def _timeout_after_budget(self) -> Self:
+        if self.timeout is not None and self.timeout < self.time_budget:
+            raise ValueError("`timeout` is shorter than `time-budget`: every run would be killed")
+        return self
+
+    @property
+    def timeout_s(self) -> float:
+        """When a run is killed, in seconds: the setting, or twice the budget."""
+        return self.timeout if self.timeout is not None else 2 * self.time_budget
+
+    @property
+    def command_line(self) -> str:
+        """The command of a run, with the script's name filled in."""
+        return self.command.replace("{training-script}", self.training_script)
+
+    def texts(self) -> dict[str, str]:
+        """Every setting as text by its kebab-case name: for the Research Config, the journal and the pull request."""
+        return {name: _text(name, value) for name, value in self.model_dump(by_alias=True).items()}
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None:
+        return "unlimited" if name == "max-iterations" else ""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+NAMES: tuple[str, ...] = tuple(field.alias or name for name, field in Settings.model_fields.items())
+REQUIRED: tuple[str, ...] = tuple(
+    field.alias or name for name, field in Settings.model_fields.items() if field.is_required()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, and where each value came from: `default`, the file's name, the variable's name, or the flag."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(name, value, source) of every setting, in the order of the contract."""
+        return [(name, value, self.sources[name]) for name, value in self.settings.texts().items()]
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting: `time-budget` → `AUTORESEARCH_TIME_BUDGET`."""
+    return ENVIRONMENT_PREFIX + name.upper().replace("-", "_")
+
+
+def default_tag(today: dt.date) -> str:
+    """The skill's date-based tag, as `nov22` (in English whatever the locale)."""
+    return f"{'jan feb mar apr may jun jul aug sep oct nov dec'.split()[today.month - 1]}{today.day}"
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The flat table in `path`; SettingsError when it is not readable, not TOML, or holds a name that is no setting."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {path.name}: {getattr(error, 'strerror', None) or error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path.name} is not valid TOML: {error}") from error
+    for name in values:
+        _check_name(name, NAMES, f"unknown setting `{name}` in {path.name}")
+    return values
+
+
+def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings named by `AUTORESEARCH_…` variables; an empty one is not set, an unknown one a SettingsError."""
+    by_variable = {variable(name): name for name in NAMES}
+    values: dict[str, str] = {}
+    for key, value in environ.items():
+        if not key.startswith(ENVIRONMENT_PREFIX) or key.removeprefix(ENVIRONMENT_PREFIX) in OTHER_VARIABLES:
+            continue
+        _check_name(key, by_variable, f"unknown setting `{key}` in the environment")
+        if value.strip():
+            values[by_variable[key]] = value.strip()
+    return values
+
+
+def _check_name(name: str, known: Any, message: str) -> None:
+    if name not in known:
+        nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+        raise SettingsError(message, hint=f"did you mean `{nearest[0]}`?" if nearest else "see `autoresearch-ci run --help`")
+
+
+def load(
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Loaded:
+    """The settings from all their sources, weakest first. `flags` holds only those that were given, by kebab-case name."""
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(NAMES, "default")
+    layers: list[tuple[Mapping[str, Any], Any]] = []
+    if file is not None:
+        layers.append((read_file(file), lambda _: file.name))
+    layers.append((read_environment(environ or {}), variable))
+    layers.append((flags or {}, lambda name: f"--{name}"))
+    for layer, source in layers:
+        for name, value in layer.items():
+            values[name] = value
+            sources[name] = source(name)
+    missing = [name for name in REQUIRED if name not in values]
+    if missing:
+        listed = ", ".join(f"`{name}`" for name in missing)
+        raise SettingsError(
+            f"{listed} must be set",
+            hint="run `autoresearch-ci init`, or pass " + " ".join(f"--{name} …" for name in missing),
+        )
+    try:
+        return Loaded(Settings.model_validate(values), sources)
+    except ValidationError as error:
+        message, hint = _first_problem(error, sources)
+        raise SettingsError(message, hint=hint) from error
+
+
+def _first_problem(error: ValidationError, sources: Mapping[str, str]) -> tuple[str, str]:
+    """One line and one hint for the first of pydantic's findings."""
+    first = error.errors(include_url=False)[0]
+    reason = str(first["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if not first["loc"]:
+        return reason, ""
+    name = str(first["loc"][0])
+    shown = repr(first["input"]) if len(repr(first["input"])) <= 60 else repr(first["input"])[:57] + "…"
+    return f"`{name}` cannot be {shown} (from {sources.get(name, 'default')})", reason
