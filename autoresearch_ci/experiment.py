@@ -100,13 +100,18 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """A run and its reading, with what the run was given. `log` is the log's name inside the journal."""
+    """A run and its reading, with what the run was given.
+
+    `log` is the log's name inside the journal; `fingerprint` is that of the script that ran (a retry with half the batch runs
+    another script than the one proposed).
+    """
 
     commit: str
     seed: int
     run: Run
     reading: Reading
     log: str
+    fingerprint: str = ""
 
     @property
     def memory_gb(self) -> float | None:
@@ -128,7 +133,8 @@ class Experiment:
     """One proposal, run and judged: one row of results.tsv. Number 0 is the baseline.
 
     `commit` and `parent` are full hashes (a 7-character one when read from a bare results.tsv; `parent` is then empty).
-    `lines`: lines of code of the script. `fingerprint`: of its normalised syntax tree. `metric` is None for a crash.
+    `lines`: lines of code of the script. `fingerprint`: of the proposed script's normalised syntax tree. `metric` is None for a
+    crash.
     """
 
     number: int

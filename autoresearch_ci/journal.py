@@ -1,0 +1,243 @@
+"""The durable, complete record of a session: one JSON object a line, appended and fsynced before anything else moves.
+
+On disk, in the session's state folder:
+
+    journal.jsonl       `session` lines (one per process lifetime), `experiment` lines, `ended` lines
+    running.json        what is running now, for `status`; not part of the record
+    logs/00/0003-1.log  the log of experiment 3's first run
+
+The record travels as files on the journal ref, in segments of 100 experiments, so that the 2,000th experiment does not cost
+more than the 10th; a segment that is full never changes again. `results.tsv` is the public extract.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from autoresearch_ci.errors import GitError, MachineError
+from autoresearch_ci.experiment import Experiment, History, Session
+
+SEGMENT: Final = 100  # experiments per file on the journal ref
+LOG_TAIL: Final = 64 * 1024  # bytes of every log that are pushed with the journal
+LOG_READ: Final = 4 * 1024 * 1024  # bytes of a log, from its end, that are searched for the metric
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _line(kind: str, value: Mapping[str, Any]) -> bytes:
+    return json.dumps({"type": kind, **value}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def parse(data: bytes) -> History:
+    """The history that journal lines tell; ValueError, with the line's number, when one of them is damaged."""
+    session: Session | None = None
+    experiments: list[Experiment] = []
+    ended = ""
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            value = json.loads(line)
+            kind = value.pop("type")
+            if kind == "session":
+                latest: Session = _adapter(Session).validate_python(value)
+                session = latest if session is None else replace(latest, started_at=session.started_at)
+                ended = ""
+            elif kind == "experiment":
+                experiment: Experiment = _adapter(Experiment).validate_python(value)
+                if experiment.number != len(experiments):
+                    raise ValueError(f"experiment {experiment.number} stands where {len(experiments)} belongs")
+                experiments.append(experiment)
+                ended = ""
+            elif kind == "ended":
+                ended = str(value["reason"])
+            else:
+                raise ValueError(f"`{kind}` is no kind of line")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            problem = "not of its form" if isinstance(error, ValidationError) else str(error)
+            raise ValueError(f"line {number} is damaged: {problem}") from error
+    if session is None:
+        raise ValueError("there is no session line")
+    return History(session=session, experiments=tuple(experiments), ended=ended)
+
+
+def join_segments(files: Mapping[str, bytes]) -> bytes:
+    """The journal's bytes from the files of a journal ref; empty when it holds none."""
+    return b"".join(files[name] for name in sorted(files) if name.startswith("journal/") and name.endswith(".jsonl"))
+
+
+def newest(local: bytes, remote: bytes) -> bytes:
+    """The longer of two copies of one journal; GitError when neither continues the other."""
+    if local.startswith(remote):
+        return local
+    if remote.startswith(local):
+        return remote
+    raise GitError(
+        "the journal here and the one on the remote have both gone on",
+        hint="another machine ran this tag: start a new `tag`, or remove the local state folder to take the remote's",
+    )
+
+
+@dataclass(slots=True)
+class Journal:
+    """The record in `folder`. One process at a time writes it (cli holds a lock); any number may read.
+
+    Every method that writes raises MachineError when the disk does not take it (full, read-only).
+    """
+
+    folder: Path
+    _segment: bytes = b""
+    _segment_number: int = 0
+    _in_segment: int = 0
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "journal.jsonl"
+
+    def load(self) -> bytes:
+        """The bytes of the record, without a line that a dying machine left half-written."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise _disk_error(self.path, error) from error
+        return data[: data.rfind(b"\n") + 1]
+
+    def restore(self, data: bytes) -> None:
+        """Makes the record on disk exactly `data` (what `newest` chose) and goes on from there."""
+        self._segment, self._segment_number, self._in_segment = b"", 0, 0
+        for line in data.splitlines(keepends=True):
+            self._remember(line)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.path.exists() and self.path.read_bytes() == data:
+                return
+            fresh = self.path.with_suffix(".new")
+            with fresh.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self.path)
+        except OSError as error:
+            raise _disk_error(self.path, error) from error
+
+    def begin(self, history: History) -> History:
+        """Records that a process takes up the session; the history without its old end."""
+        self._append("session", _adapter(Session).dump_python(history.session, mode="json"))
+        return replace(history, ended="")
+
+    def append(self, history: History, experiment: Experiment) -> History:
+        """Records an experiment for good: when this returns, it is on the disk."""
+        self._append("experiment", _adapter(Experiment).dump_python(experiment, mode="json"))
+        return replace(history, experiments=(*history.experiments, experiment))
+
+    def end(self, history: History, reason: str) -> History:
+        """Records why the session is over; nothing when that is recorded already."""
+        if history.ended == reason:
+            return history
+        self._append("ended", {"reason": reason})
+        return replace(history, ended=reason)
+
+    def _append(self, kind: str, value: Mapping[str, Any]) -> None:
+        line = _line(kind, value)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                start = file.tell()
+                try:
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(start)  # a full disk may have taken half a line
+                    raise
+        except OSError as error:
+            raise _disk_error(self.path, error) from error
+        self._remember(line)
+
+    def _remember(self, line: bytes) -> None:
+        if line.startswith(b'{"type": "experiment"'):
+            if self._in_segment == SEGMENT:
+                self._segment, self._in_segment, self._segment_number = b"", 0, self._segment_number + 1
+            self._in_segment += 1
+        self._segment += line
+
+    def files(self, experiment: Experiment | None = None) -> dict[str, bytes]:
+        """What has changed on the journal ref since the last line: the segment, and the tails of this experiment's logs."""
+        files = {f"journal/{self._segment_number:04}.jsonl": self._segment}
+        for measurement in experiment.measurements if experiment else ():
+            files[f"logs/{measurement.log}"] = self.read_log(measurement.log, LOG_TAIL).encode()
+        return files
+
+    def all_files(self) -> dict[str, bytes]:
+        """Every file of the journal ref that can be made again from the record on disk: for a ref that fell behind."""
+        again = Journal(self.folder)
+        files: dict[str, bytes] = {}
+        for line in self.load().splitlines(keepends=True):
+            again._remember(line)
+            files |= again.files()
+        return files
+
+    def log_name(self, number: int, attempt: int) -> str:
+        """The name of a run's log inside the journal: `00/0003-1.log`."""
+        return f"{number // SEGMENT:02}/{number:04}-{attempt}.log"
+
+    def log_path(self, name: str) -> Path:
+        path = self.folder / "logs" / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _disk_error(path, error) from error
+        return path
+
+    def read_log(self, name: str, limit: int = LOG_READ) -> str:
+        """The last `limit` bytes of a log as text; what is not UTF-8 is replaced, a missing log is empty."""
+        try:
+            with (self.folder / "logs" / name).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - limit))
+                return file.read(limit).decode("utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise _disk_error(self.folder / "logs" / name, error) from error
+
+    def running(self, number: int, description: str, started_at: dt.datetime) -> None:
+        """Tells other terminals what is running now."""
+        note = {"number": number, "description": description, "started_at": started_at.isoformat(), "pid": os.getpid()}
+        fresh = self.folder / "running.json.new"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(json.dumps(note), encoding="utf-8")
+            fresh.replace(self.folder / "running.json")
+        except OSError as error:
+            raise _disk_error(fresh, error) from error
+
+    def idle(self) -> None:
+        """Tells other terminals that nothing is running."""
+        (self.folder / "running.json").unlink(missing_ok=True)
+
+    def now_running(self) -> dict[str, Any] | None:
+        """What `running` last said, None when nothing runs."""
+        try:
+            note: dict[str, Any] = json.loads((self.folder / "running.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return note
+
+
+def _disk_error(path: Path, error: OSError) -> MachineError:
+    return MachineError(
+        f"cannot write the session's record: {error.strerror or error} ({path})",
+        hint="free some space, or point `state-dir` at a folder that can be written",
+    )

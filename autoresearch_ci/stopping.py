@@ -1,0 +1,53 @@
+"""Pure: is the session over, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autoresearch_ci.experiment import History, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The reasons to stop that a person has set; None means not a reason."""
+
+    max_iterations: int | None = None
+    max_hours: float | None = None
+    target: float | None = None
+    patience: int | None = None
+    max_crashes: int | None = None
+
+
+def reason_to_stop(history: History, limits: Limits, *, elapsed_s: float, next_s: float) -> str:
+    """Why no further experiment is started, in one line; empty to go on.
+
+    `elapsed_s`: seconds since this process began. `next_s`: seconds that the next experiment may need, so that none is started
+    which cannot end in time.
+    """
+    done = [e for e in history.experiments if e.number > 0]
+    best = history.best
+    if limits.max_iterations is not None and len(done) >= limits.max_iterations:
+        return f"the maximum of {limits.max_iterations} experiments is reached"
+    if limits.target is not None and best is not None and best.metric is not None:
+        direction = history.session.direction
+        if best.metric == limits.target or direction.better(best.metric, limits.target):
+            return f"the target of {limits.target:g} is reached"
+    if limits.max_hours is not None and elapsed_s + next_s > limits.max_hours * 3600:
+        return f"the next experiment would not end within {limits.max_hours:g} hours"
+    crashes = _trailing(history, {Status.CRASH})
+    if limits.max_crashes is not None and crashes >= limits.max_crashes:
+        return f"{crashes} crashes in a row"
+    without_keep = _trailing(history, {Status.CRASH, Status.DISCARD})
+    if limits.patience is not None and without_keep >= limits.patience:
+        return f"{without_keep} experiments in a row without a keep"
+    return ""
+
+
+def _trailing(history: History, statuses: set[Status]) -> int:
+    """How many of the last experiments, without a gap, have one of these statuses."""
+    count = 0
+    for experiment in reversed(history.experiments):
+        if experiment.status not in statuses:
+            break
+        count += 1
+    return count
