@@ -132,12 +132,17 @@ class Loop:
             experiment_or_none = self._experiment(history, proposal)
             if experiment_or_none is not None:
                 history = self._settle(history, experiment_or_none)
+        self.journal.idle()
         return self.journal.end(history, reason) if reason else history
 
     def _baseline(self, history: History) -> Experiment | None:
         """Experiment 0, the untouched script; None when interrupted. There is nothing to improve on a crash: BaselineError."""
         commit = history.session.base_commit
         script = self.workspace.script(commit)
+        try:
+            source.fingerprint(script)
+        except ValueError as error:
+            raise BaselineError(f"{history.session.training_script} does not parse", hint=str(error)) from error
         proposal = Proposal(
             script=script, description="Baseline — no modifications", category=Category.OTHER, proposer="baseline"
         )
@@ -191,7 +196,6 @@ class Loop:
     def _settle(self, history: History, experiment: Experiment) -> History:
         """Makes the experiment durable, in the order that a dying machine cannot break: journal, refs, push. Then tells it."""
         history = self.journal.append(history, experiment)
-        self.journal.idle()
         self._remember(experiment)
         files = self.journal.files(experiment) | {"results.tsv": results.write(history).encode()}
         self.workspace.record(history, files)

@@ -11,7 +11,7 @@ import datetime as dt
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -122,7 +122,7 @@ class Settings(BaseModel):
         description="Paths or globs named in prompts and reports as untouchable (everything but the script is untouchable anyway)",
     )
     time_budget: Duration = Field(description="What the script is told it has, per run: `300`, `300s`, `5m`, `1h30m`")
-    metric: str = Field(description="The name of the one number that counts, as the script prints it", pattern=r"^[^\s:\t]{1,64}$")
+    metric: str = Field(description="The name of the one number that counts, as the script prints it")
     direction: Direction = Field(description="`minimize` or `maximize`")
     max_iterations: Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_unlimited)] = Field(
         None, description="Experiments after the baseline, a number or `unlimited`"
@@ -158,8 +158,11 @@ class Settings(BaseModel):
     cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="CPU limit of a run, in cores")
     shm_size: Size | None = Field(None, description="Size of `/dev/shm` in a container, as `1g`")
     env: Variables = Field({}, description="Plain variables for the script, `NAME=value,NAME=value`; never secrets")
-    proposer: Literal["search"] = Field("search", description="What makes the proposals")
+    proposer: Literal["search", "queue"] = Field(
+        "search", description="What makes the proposals; `queue` tries `hypothesis` and `plan` and then stops"
+    )
     hypothesis: str | None = Field(None, description="The first thing to try, as `KNOB=value`")
+    plan: str | None = Field(None, description="A file of things to try first, one `KNOB=value` a line")
     resume: Literal["auto", "never", "require"] = Field(
         "auto", description="`never`: the tag must be new; `require`: it must exist"
     )
@@ -181,6 +184,13 @@ class Settings(BaseModel):
         None, description="Where the program keeps its clone and journal; default: the user's state folder"
     )
 
+    @field_validator("metric")
+    @classmethod
+    def _metric(cls, value: str) -> str:
+        if not re.fullmatch(r"[^\s:]{1,64}", value):
+            raise ValueError("up to 64 characters without blanks and colons")
+        return value
+
     @field_validator("tag")
     @classmethod
     def _tag(cls, value: str) -> str:
@@ -190,7 +200,7 @@ class Settings(BaseModel):
             raise ValueError("up to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit, with no `..`")
         return value
 
-    @field_validator("training_script", "results_file", "summary_file", "requirements")
+    @field_validator("training_script", "results_file", "summary_file", "requirements", "plan")
     @classmethod
     def _relative(cls, value: str | None) -> str | None:
         if value is None:
@@ -295,7 +305,8 @@ def read_file(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path.name} is not valid TOML: {error}") from error
     for name in values:
-        _check_name(name, NAMES, f"unknown setting `{name}` in {path.name}")
+        if name not in NAMES:
+            raise _unknown(name, name, path.name)
     return values
 
 
@@ -306,16 +317,18 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
     for key, value in environ.items():
         if not key.startswith(ENVIRONMENT_PREFIX) or key.removeprefix(ENVIRONMENT_PREFIX) in OTHER_VARIABLES:
             continue
-        _check_name(key, by_variable, f"unknown setting `{key}` in the environment")
+        if key not in by_variable:
+            raise _unknown(key.removeprefix(ENVIRONMENT_PREFIX), key, "the environment", variable)
         if value.strip():
             values[by_variable[key]] = value.strip()
     return values
 
 
-def _check_name(name: str, known: Any, message: str) -> None:
-    if name not in known:
-        nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-        raise SettingsError(message, hint=f"did you mean `{nearest[0]}`?" if nearest else "see `autoresearch-ci run --help`")
+def _unknown(name: str, spelling: str, place: str, spell: Callable[[str], str] = str) -> SettingsError:
+    """The error for a name that is no setting, with the nearest one that is."""
+    nearest = difflib.get_close_matches(name.lower().replace("_", "-"), NAMES, n=1)
+    hint = f"did you mean `{spell(nearest[0])}`?" if nearest else "`autoresearch-ci run --help` lists them"
+    return SettingsError(f"unknown setting `{spelling}` in {place}", hint=hint)
 
 
 def load(

@@ -1,0 +1,189 @@
+"""The commands. The only reader of argv and the only caller of sys.exit; errors become exit codes here.
+
+Nothing heavy is imported at the top: `--help` must not wait for torch, optuna, docker, git or matplotlib.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from autoresearch_ci import __version__
+from autoresearch_ci.cli.options import Config, Json, with_settings
+from autoresearch_ci.console import Console
+from autoresearch_ci.errors import AutoresearchError
+
+app = typer.Typer(
+    name="autoresearch-ci",
+    help="A repository improves its own training script overnight; the result is a pull request.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _console() -> Console:
+    return Console.detect(os.environ, sys.stdout, sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The program: runs one command and exits with the code of the contract. Never a traceback for what a person can cause."""
+    console = _console()
+    try:
+        result = app(args=arguments, standalone_mode=False)
+    except AutoresearchError as error:
+        console.error(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        console.error(error.format_message(), "see `autoresearch-ci --help`")
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        console.error("interrupted", "everything decided so far is saved; the same command goes on from there")
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say to it
+        sys.exit(0)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+@with_settings()
+def run(
+    config: Config = None,
+    finalize: Annotated[bool, typer.Option(help="Report and open the pull request when the loop ends")] = True,
+    **flags: Any,
+) -> int:
+    """Run the whole session: detect, build, branch or resume, baseline, loop, finalize."""
+    from autoresearch_ci.cli.research import run_session
+
+    return run_session(_console(), os.environ, Path.cwd(), config, flags, finalize_after=finalize)
+
+
+@app.command()
+@with_settings()
+def finalize(config: Config = None, **flags: Any) -> int:
+    """Only the end: report, push, pull request. Safe to repeat."""
+    from autoresearch_ci.cli.research import finalize_session
+
+    return finalize_session(_console(), os.environ, Path.cwd(), config, flags)
+
+
+@app.command()
+@with_settings()
+def init(
+    config: Config = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; what must be set comes from flags")] = False,
+    starter: Annotated[bool, typer.Option("--starter", help="Add a tiny training project")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there already")] = False,
+    **flags: Any,
+) -> None:
+    """Ask for the parameters, show the Research Config, write autoresearch.toml and the workflow."""
+    from autoresearch_ci.cli.setup import initialize
+
+    initialize(_console(), os.environ, Path.cwd(), config, flags, yes=yes, starter=starter, force=force)
+
+
+@app.command()
+@with_settings("metric", "direction", "tag", "results-file", "summary-file", "state-dir", "training-script")
+def report(
+    results: Annotated[Path | None, typer.Argument(help="A results.tsv or journal.jsonl; default: this session's")] = None,
+    config: Config = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Where the summary goes; `-` for stdout")] = None,
+    json: Json = False,
+    **flags: Any,
+) -> None:
+    """Write the summary of an existing results.tsv or journal, without running anything."""
+    from autoresearch_ci.cli.reading import write_report
+
+    write_report(_console(), os.environ, Path.cwd(), config, flags, results=results, output=output, as_json=json)
+
+
+@app.command()
+@with_settings("tag", "state-dir", "forge", "training-script", "report-every")
+def status(config: Config = None, json: Json = False, **flags: Any) -> None:
+    """Show the progress report, now, from another terminal or machine."""
+    from autoresearch_ci.cli.reading import show_status
+
+    show_status(_console(), os.environ, Path.cwd(), config, flags, as_json=json)
+
+
+@app.command()
+@with_settings("metric", "direction", "tag", "results-file", "state-dir", "training-script")
+def export(
+    results: Annotated[Path | None, typer.Argument(help="A results.tsv or journal.jsonl; default: this session's")] = None,
+    config: Config = None,
+    format: Annotated[str, typer.Option("--format", help="markdown, latex, csv or json")] = "markdown",
+    json: Annotated[bool, typer.Option("--json", help="The same as `--format json`")] = False,
+    **flags: Any,
+) -> None:
+    """Print the experiments as a table for a paper."""
+    from autoresearch_ci.cli.reading import export_table
+
+    export_table(
+        _console(), os.environ, Path.cwd(), config, flags, results=results, table_format="json" if json else format
+    )
+
+
+@app.command()
+@with_settings("tag", "state-dir", "base", "training-script")
+def merge(
+    method: Annotated[str, typer.Option("--method", help="squash, rebase or merge")] = "squash",
+    config: Config = None,
+    **flags: Any,
+) -> None:
+    """Merge the research branch into the base branch; never a force push."""
+    from autoresearch_ci.cli.merging import merge_branch
+
+    merge_branch(_console(), os.environ, Path.cwd(), config, flags, method=method)
+
+
+@app.command()
+@with_settings("platform", "executor", "training-script", "base-image", "requirements", "build-args", "state-dir")
+def detect(config: Config = None, json: Json = False, **flags: Any) -> None:
+    """Show the platform, device, versions and adjustments."""
+    from autoresearch_ci.cli.setup import show_detection
+
+    show_detection(_console(), os.environ, Path.cwd(), config, flags, as_json=json)
+
+
+@app.command()
+@with_settings()
+def doctor(config: Config = None, json: Json = False, **flags: Any) -> int:
+    """Check every precondition, each with its remedy."""
+    from autoresearch_ci.cli.doctor import examine
+
+    return examine(_console(), os.environ, Path.cwd(), config, flags, as_json=json)
+
+
+@app.command()
+def demo(
+    experiments: Annotated[int, typer.Option("--experiments", min=1, help="How many after the baseline")] = 6,
+    budget: Annotated[str, typer.Option("--time-budget", help="Per run")] = "4s",
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where the project goes; default: a new temporary one")] = None,
+) -> int:
+    """Run a short real session on the starter: real commits, a real branch, the pull request as a local page."""
+    from autoresearch_ci.cli.demo import run_demo
+
+    return run_demo(_console(), os.environ, experiments=experiments, budget=budget, folder=folder)

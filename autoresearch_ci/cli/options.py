@@ -1,0 +1,69 @@
+"""The flags of the commands, made from the one declaration of the settings."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from autoresearch_ci import settings
+from autoresearch_ci.errors import SettingsError
+from autoresearch_ci.settings import CONFIG_NAME, Loaded, Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help=f"The settings file; default: `{CONFIG_NAME}` if it is there")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout")]
+
+
+def with_settings(*names: str) -> Callable[[Command], Command]:
+    """Gives a command one flag per setting (all of them, or the named ones) in place of its `**flags` parameter.
+
+    Flags are text and checked by the settings' own declaration, so that a wrong value gives the same message from everywhere.
+    """
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command)
+        parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        for field_name, field in Settings.model_fields.items():
+            name = field.alias or field_name
+            if names and name not in names:
+                continue
+            switch = field.annotation is bool
+            flag = f"--{name}/--no-{name}" if switch else f"--{name}"
+            option = typer.Option(flag, help=field.description, metavar=None if switch else "VALUE", show_default=False)
+            annotation = Annotated[(bool if switch else str) | None, option]  # type: ignore[valid-type]
+            parameters.append(
+                inspect.Parameter(field_name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            )
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+        return command
+
+    return decorate
+
+
+def given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were on the command line, by the settings' kebab-case names."""
+    return {name.replace("_", "-"): value for name, value in flags.items() if value is not None}
+
+
+def load(config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> Loaded:
+    """The settings for a command started in `directory`."""
+    return settings.load(file=config_file(config, directory), environ=environ, flags=given(flags))
+
+
+def config_file(config: Path | None, directory: Path) -> Path | None:
+    """The settings file that counts: the named one, which must be there, or `autoresearch.toml` when it is."""
+    if config is not None:
+        file = config if config.is_absolute() else directory / config
+        if not file.is_file():
+            raise SettingsError(f"there is no settings file {config}", hint="`autoresearch-ci init` writes one")
+        return file
+    default = directory / CONFIG_NAME
+    return default if default.is_file() else None

@@ -1,0 +1,151 @@
+"""`report`, `status` and `export`: look at a session, or at a bare results.tsv, without running anything."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from autoresearch_ci import journal, results
+from autoresearch_ci.cli import options, wiring
+from autoresearch_ci.console import Console
+from autoresearch_ci.errors import SettingsError
+from autoresearch_ci.experiment import Direction, History
+from autoresearch_ci.report.chart import chart
+from autoresearch_ci.report.progress import progress_report
+from autoresearch_ci.report.summary import summary
+from autoresearch_ci.report.table import FORMATS, table
+from autoresearch_ci.settings import read_environment, read_file
+
+CHART_FILE = "autoresearch-chart.svg"
+
+
+def _values(config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> dict[str, Any]:
+    """The settings that were given anywhere: looking back needs none of those that a session must have."""
+    file = options.config_file(config, directory)
+    return {**(read_file(file) if file else {}), **read_environment(environ), **options.given(flags)}
+
+
+def read_history(path: Path, values: Mapping[str, Any]) -> History:
+    """The history in a journal (`.jsonl`) or a results.tsv; SettingsError when the file is neither."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}", hint="name a results.tsv or a journal.jsonl") from error
+    if path.suffix == ".jsonl":
+        try:
+            return journal.parse(data)
+        except ValueError as error:
+            raise SettingsError(f"{path.name} is no journal: {error}", hint="was it cut off or edited?") from error
+    direction = values.get("direction")
+    try:
+        wanted = Direction(direction) if direction else None
+    except ValueError as error:
+        raise SettingsError(f"`direction` cannot be {direction!r}", hint="`minimize` or `maximize`") from error
+    history = results.read(data.decode("utf-8", errors="replace"), metric=values.get("metric"), direction=wanted)
+    return replace(history, session=replace(history.session, tag=str(values.get("tag") or path.parent.resolve().name)))
+
+
+def find_history(
+    results_file: Path | None, environ: Mapping[str, str], directory: Path, values: Mapping[str, Any]
+) -> History:
+    """The named file's history, else that of this repository's session, else that of `results.tsv` in the folder."""
+    if results_file is not None:
+        return read_history(results_file if results_file.is_absolute() else directory / results_file, values)
+    history = wiring.recorded_history(environ, directory, values)
+    if history is not None:
+        return history
+    default = directory / str(values.get("results-file") or "results.tsv")
+    if default.is_file():
+        return read_history(default, values)
+    raise SettingsError("there is no session here and no results.tsv", hint="name a file: `autoresearch-ci report FILE`")
+
+
+def write_report(
+    console: Console,
+    environ: Mapping[str, str],
+    directory: Path,
+    config: Path | None,
+    flags: Mapping[str, Any],
+    *,
+    results: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """The summary and the chart of what there is, written beside each other; with `--output -` the summary on stdout."""
+    values = _values(config, flags, environ, directory)
+    history = find_history(results, environ, directory, values)
+    if as_json:
+        console.data(table(history, "json"))
+        return
+    text = summary(history)
+    if output is not None and str(output) == "-":
+        console.data(text)
+        return
+    target = directory / (output or str(values.get("summary-file") or "autoresearch-summary.md"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        (target.parent / CHART_FILE).write_text(chart(history), encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"cannot write {target}: {error.strerror}", hint="name another place with `--output`") from error
+    console.info(f"wrote {target} and {target.parent / CHART_FILE}")
+
+
+def export_table(
+    console: Console,
+    environ: Mapping[str, str],
+    directory: Path,
+    config: Path | None,
+    flags: Mapping[str, Any],
+    *,
+    results: Path | None,
+    table_format: str,
+) -> None:
+    """All experiments as a table on stdout."""
+    if table_format not in FORMATS:
+        raise SettingsError(f"`--format` cannot be {table_format!r}", hint=f"one of {', '.join(FORMATS)}")
+    history = find_history(results, environ, directory, _values(config, flags, environ, directory))
+    console.data(table(history, table_format))
+
+
+def show_status(
+    console: Console,
+    environ: Mapping[str, str],
+    directory: Path,
+    config: Path | None,
+    flags: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """The progress report of a session on stdout, and what is running now when it runs on this machine."""
+    values = _values(config, flags, environ, directory)
+    history = wiring.recorded_history(environ, directory, values)
+    if history is None:
+        raise SettingsError("there is no session here", hint="`autoresearch-ci run` starts one; `--tag` names another")
+    running = wiring.now_running(environ, directory, values)
+    now = dt.datetime.now(dt.UTC)
+    if as_json:
+        best = history.best
+        data = {
+            "tag": history.session.tag,
+            "branch": history.session.branch,
+            "metric": history.session.metric,
+            "experiments": max(0, len(history.experiments) - 1),
+            "kept": len(history.kept),
+            "baseline": history.baseline.metric if history.baseline else None,
+            "best": best.metric if best else None,
+            "ended": history.ended,
+            "running": running,
+        }
+        console.data(json.dumps(data, indent=2, ensure_ascii=False))
+        return
+    console.data(progress_report(history, now=now))
+    if running:
+        since = (now - dt.datetime.fromisoformat(running["started_at"])).total_seconds()
+        console.data(f"**Running:** experiment {running['number']} for {since:.0f} s: {running['description']}")
+    elif history.ended:
+        console.data(f"**Ended:** {history.ended}")

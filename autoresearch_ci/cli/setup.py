@@ -1,0 +1,148 @@
+"""`init` and `detect`: what a person does before the first session."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from autoresearch_ci import settings, workflow_template
+from autoresearch_ci.cli import options, wiring
+from autoresearch_ci.console import Console
+from autoresearch_ci.errors import SettingsError
+from autoresearch_ci.settings import CONFIG_NAME, Loaded
+
+WORKFLOW = Path(".github/workflows/autoresearch.yml")
+STARTER = Path(__file__).parents[1] / "starter"
+
+# What `init` asks for, in the skill's order, and what is offered. None: there is no default, it must be answered.
+QUESTIONS: Mapping[str, str | None] = {
+    "training-script": "train.py",
+    "read-only": "prepare.py",
+    "time-budget": None,
+    "metric": None,
+    "direction": None,
+    "max-iterations": "unlimited",
+    "scope": "all",
+    "results-file": "results.tsv",
+}
+
+
+def initialize(
+    console: Console,
+    environ: Mapping[str, str],
+    directory: Path,
+    config: Path | None,
+    flags: Mapping[str, Any],
+    *,
+    yes: bool,
+    starter: bool,
+    force: bool,
+) -> None:
+    """Asks for what must be asked, shows the Research Config, asks for confirmation, writes the files."""
+    given = options.given(flags)
+    if starter:
+        given = {"time-budget": "10s", "metric": "val_bpb", "direction": "minimize"} | given
+    target = config or Path(CONFIG_NAME)
+    outputs = [directory / target, directory / WORKFLOW]
+    if starter:
+        outputs += [directory / file.name for file in _starter_files()]
+    existing = [str(path.relative_to(directory)) for path in outputs if path.exists()]
+    if existing and not force:
+        raise SettingsError(f"{', '.join(existing)} is there already", hint="`--force` replaces it")
+    loaded = settings.load(environ=environ, flags=given) if yes else _ask(console, environ, given)
+    console.table("AutoResearch Config", ("Parameter", "Value", "From"), loaded.rows())
+    if not yes and not typer.confirm("Write these files?", default=True, err=True):
+        raise typer.Abort
+    if starter:
+        for file in _starter_files():
+            shutil.copyfile(file, directory / file.name)
+    _write(directory / target, _toml(loaded))
+    _write(directory / WORKFLOW, workflow_template.render(loaded.settings))
+    written = ", ".join(str(path.relative_to(directory)) for path in outputs)
+    console.info(f"wrote {written}")
+    console.info("next: commit these files, then `autoresearch-ci doctor`, then `autoresearch-ci run`")
+
+
+def _starter_files() -> list[Path]:
+    return sorted(p for p in STARTER.iterdir() if p.is_file() and p.suffix in {".py", ".md"} and p.name != "__init__.py")
+
+
+def _ask(console: Console, environ: Mapping[str, str], given: dict[str, Any]) -> Loaded:
+    """Every question that no flag and no variable answered, each checked as soon as it is answered."""
+    answers = dict(given)
+    known = {**settings.read_environment(environ), **given}
+    # Stand-ins let one answer be checked before the others are there.
+    stand_ins = {"time-budget": "5m", "metric": "metric", "direction": "minimize"}
+    for name, default in QUESTIONS.items():
+        if name in known:
+            continue
+        field = next(f for f in settings.Settings.model_fields.values() if f.alias == name)
+        while True:
+            answer = typer.prompt(f"{field.description} ({name})", default=default, err=True)
+            try:
+                settings.load(flags={**stand_ins, **answers, name: answer})
+            except SettingsError as error:
+                console.error(error.message, error.hint)
+                continue
+            answers[name] = answer
+            break
+    return settings.load(environ=environ, flags=answers)
+
+
+def _toml(loaded: Loaded) -> str:
+    """The settings file: every setting that is not a default, under the line that gives editors the schema."""
+    lines = [f"#:schema {workflow_template.SCHEMA_URL}", ""]
+    values = loaded.settings.model_dump(by_alias=True, mode="json", exclude_defaults=True)
+    for name in settings.NAMES:
+        if name in values or name in settings.REQUIRED:
+            lines.append(f"{name} = {_toml_value(values[name])}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml_value(item)}" for key, item in value.items()) + " }"
+    # JSON's strings, numbers, booleans and arrays are TOML's too.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"cannot write {path.name}: {error.strerror}", hint="check the folder's permissions") from error
+
+
+def show_detection(
+    console: Console,
+    environ: Mapping[str, str],
+    directory: Path,
+    config: Path | None,
+    flags: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """What the environment that would train can see, and the adjustments that follow."""
+    # Detection needs no metric: what must be set for a session is filled in, never shown.
+    stand_ins = {"time-budget": "5m", "metric": "metric", "direction": "minimize"}
+    file = options.config_file(config, directory)
+    in_file = settings.read_file(file) if file else {}
+    missing = {name: value for name, value in stand_ins.items() if name not in in_file}
+    loaded = settings.load(file=file, environ=environ, flags={**missing, **options.given(flags)})
+    with wiring.environment(console, environ, directory, loaded.settings, needs_repository=False) as place:
+        detection, adjustments = place.detection, place.adjustments
+        if as_json:
+            data = {**detection.as_dict(), "executor": place.kind, "adjustments": adjustments.variables()}
+            console.data(json.dumps(data, indent=2))
+            return
+        rows = [(name, "" if value is None else str(value)) for name, value in detection.as_dict().items()]
+        console.table("Platform", ("", "Found"), [("executor", f"{place.kind} ({place.why})"), *rows])
+        console.table("Adjustments", ("Variable", "Value"), list(adjustments.variables().items()))
+        for line in adjustments.lines():
+            console.info(line)
