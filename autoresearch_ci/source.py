@@ -29,8 +29,8 @@ _LAYOUT = frozenset(
 def fingerprint(script: str) -> str:
     """The SHA-256 of the script's normalised syntax tree: comments, formatting and docstrings do not matter.
 
-    The same on every Python that parses the script, because a session may be resumed on another machine. ValueError, with
-    the place, when the script is not Python.
+    The same on every Python that parses the script, because a session may be resumed on another machine. ValueError,
+    with the place, when the script is not Python.
     """
     digest = hashlib.sha256()
     for word in _words(_parse(script)):

@@ -81,7 +81,8 @@ def test_stable() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["def f(:", "x = '", "\0", "x = '\ud800'", "(" * 5000, "-" * 20_000 + "1", " x", "a" * 10 + "\x01", "1" * 5000]
+    "text",
+    ["def f(:", "x = '", "\0", "x = '\ud800'", "(" * 5000, "-" * 20_000 + "1", " x", "a" * 10 + "\x01", "1" * 5000],
 )
 def test_not_python(text: str) -> None:
     """A text that is not Python has no fingerprint, and its lines are counted all the same."""
