@@ -16,9 +16,9 @@ _LINE_SEARCH_BYTES: Final = 4096  # how far to look for the end of the line that
 class CappedLog:
     """A log file for one run, readable while it is written.
 
-    Up to twice `cap_bytes` lie on disk while it is open, at most `cap_bytes` and one line after `close`. Where bytes were dropped,
-    the first line says how many. Memory stays below about twice `cap_bytes` however much is written, and however long its lines.
-    For one writing thread. Raises MachineError when the file cannot be written.
+    Up to twice `cap_bytes` lie on disk while it is open, at most `cap_bytes` and one line after `close`. Where bytes
+    were dropped, the first line says how many. Memory stays below about twice `cap_bytes` however much is written, and
+    however long its lines. For one writing thread. Raises MachineError when the file cannot be written.
     """
 
     def __init__(self, path: Path, cap_bytes: int = DEFAULT_CAP_BYTES) -> None:
@@ -28,7 +28,7 @@ class CappedLog:
         self._notice_bytes = 0
         self._size_bytes = 0  # of what was written and kept, the notice not counted
         try:
-            # Unbuffered: a person who follows the file sees each line at once, and nothing is lost when this process is killed.
+            # Unbuffered: a person who follows the file sees each line at once, and a SIGKILL of this process loses none.
             self._file = path.open("w+b", buffering=0)
         except OSError as error:
             raise self._refused(error) from error
@@ -59,7 +59,9 @@ class CappedLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _append(self, chunk: memoryview | bytes) -> None:

@@ -1,0 +1,1 @@
+"""Where runs happen: `container` (Docker) and `native` (a process of this machine)."""
