@@ -1,0 +1,1 @@
+"""Where the result is shown to people: GitHub, or a folder on this machine."""

@@ -1,0 +1,90 @@
+"""The forge on this machine: the branch appears in the user's repository, the pull request as a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from autoresearch_ci.errors import ForgeError
+from autoresearch_ci.forges.pull_request import Operation, PullRequest
+
+TEXT_NAME = "pull-request.md"
+PAGE_NAME = "pull-request.html"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalForge:
+    """Publishes into `folder`; the branch is pushed to `repository`, the user's checkout or bare repository."""
+
+    repository: Path
+    folder: Path
+
+    @property
+    def remote_url(self) -> str:
+        """What git pushes to: the path of the user's repository."""
+        return str(self.repository.resolve())
+
+    def publish(
+        self,
+        *,
+        branch: str,
+        base: str,
+        title: str,
+        body: str,
+        draft: bool,
+        labels: tuple[str, ...],
+        attachments: Mapping[str, bytes | str],
+    ) -> PullRequest:
+        """Writes `pull-request.md` and every attachment into the branch's folder; safe to repeat.
+
+        The URL is that of the attachment `pull-request.html`, or of the text when there is none. Raises ForgeError when
+        the folder cannot be written. Every file is complete or absent, and the text comes last.
+        """
+        folder = (self.folder / _slug(branch)).resolve()
+        text = folder / TEXT_NAME
+        operation = Operation.UPDATED if text.exists() else Operation.CREATED
+        facts = [f"`{branch}` → `{base}`", *(["draft"] if draft else []), *labels]
+        try:
+            for name, content in attachments.items():
+                _write(folder / _checked(name), content)
+            _write(text, f"# {title}\n\n{' · '.join(facts)}\n\n{body}\n")
+        except OSError as error:
+            raise ForgeError(
+                f"the pull request cannot be written to `{folder}`: {error.strerror or error}",
+                hint=f"make the folder writable, then run `autoresearch-ci finalize`; `{branch}` holds the work",
+            ) from error
+        page = folder / PAGE_NAME
+        shown = page if PAGE_NAME in attachments else text
+        return PullRequest(number=None, url=shown.as_uri(), operation=operation)
+
+
+def _slug(branch: str) -> str:
+    """The folder's name: the branch without our prefix, and without anything that means something to a file system."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", branch.removeprefix("autoresearch/")).strip(".-") or "branch"
+
+
+def _checked(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
+        raise ForgeError(f"`{name}` is not a name for a file beside the pull request")
+    return path
+
+
+def _write(path: Path, content: bytes | str) -> None:
+    """Writes `path` so that a reader sees the old content or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        Path(name).chmod(0o644)  # mkstemp gives 0600; the page is for anybody who may read the folder
+        Path(name).replace(path)
+    except OSError:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
