@@ -28,7 +28,7 @@ class CappedLog:
         self._notice_bytes = 0
         self._size_bytes = 0  # of what was written and kept, the notice not counted
         try:
-            # Unbuffered: a person who follows the file sees each line at once, and a SIGKILL of this process loses none.
+            # Unbuffered: a person who follows the file sees each line at once, and SIGKILL of us loses none.
             self._file = path.open("w+b", buffering=0)
         except OSError as error:
             raise self._refused(error) from error
