@@ -1,0 +1,146 @@
+"""Runs git, and says in our words what went wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch_ci.errors import AutoresearchError, GitError, MachineError
+
+try:
+    import git
+except ImportError as error:  # GitPython looks for the executable when it is imported
+    raise GitError("git is not installed", hint="install git 2.38 or newer and make sure that it is on PATH") from error
+
+_DISK_TROUBLE = (
+    "No space left on device",
+    "Read-only file system",
+    "Disk quota exceeded",
+    "Input/output error",
+    "unable to write file",
+)
+_DISK_CODES = (
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EFBIG,
+    errno.ENOTDIR,
+)
+_MAX_MESSAGE = 300
+# For work in the user's own repository: a native training script could have planted a hook there.
+NO_HOOKS = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.hooksPath", "GIT_CONFIG_VALUE_0": os.devnull}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a git command answered. `code` is 124 when it ran past its time limit and was killed."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out.decode("utf-8", "replace").strip()
+
+    @property
+    def complaint(self) -> str:
+        """The one line of stderr that says most: the last `fatal:` or `error:`, else the last line."""
+        lines = [line.strip() for line in self.err.splitlines() if line.strip()]
+        telling = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines
+        return telling[-1][:_MAX_MESSAGE] if telling else f"git ended with exit code {self.code}"
+
+
+class Git:
+    """git in one folder with one environment; every call has a time limit.
+
+    Each child gets its own session, so that Ctrl-C in a terminal never stops git between two refs.
+    """
+
+    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
+        self.folder = folder
+        self._git = git.Git(str(folder))
+        self._variables = dict(variables)
+
+    def run(
+        self, *arguments: str, data: bytes = b"", variables: Mapping[str, str] | None = None, timeout_s: float = 60.0
+    ) -> Output:
+        """The command's output, whatever its exit code. GitError when there is no git, MachineError when it cannot start."""
+        with storage(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as source:
+            source.write(data)
+            source.seek(0)
+            try:
+                # The handle kills the process when it goes out of scope, so it is held until the end.
+                handle = self._git.execute(
+                    ["git", *arguments],
+                    istream=source.fileno(),
+                    as_process=True,
+                    env={**self._variables, **(variables or {})},
+                    start_new_session=True,
+                )
+            except git.GitCommandNotFound as error:
+                raise GitError("git is not installed", hint="install git and make sure that it is on PATH") from error
+            child = handle.proc
+            assert child is not None
+            late = threading.Event()
+            timer = threading.Timer(timeout_s, _kill, (child.pid, late))
+            timer.start()
+            try:
+                out, err = child.communicate()
+            finally:
+                timer.cancel()
+        if late.is_set():
+            return Output(124, out, f"fatal: timed out after {timeout_s:g} s")
+        return Output(child.returncode, out, err.decode("utf-8", "replace"))
+
+    def read(self, *arguments: str, data: bytes = b"", variables: Mapping[str, str] | None = None) -> Output:
+        """The command's output; GitError (or MachineError, when the disk is the reason) when it fails."""
+        output = self.run(*arguments, data=data, variables=variables)
+        if output.code:
+            raise failure(output, f"git {arguments[0]} failed", self.folder)
+        return output
+
+
+def failure(output: Output, what: str, folder: Path) -> AutoresearchError:
+    """The error for a failed command: `what`, and git's own complaint."""
+    if any(sign in output.err for sign in _DISK_TROUBLE) or "Permission denied" in output.complaint:
+        return MachineError(
+            f"cannot write to {folder}: {output.complaint}", hint="free some disk space, or make the folder writable"
+        )
+    return GitError(f"{what}: {output.complaint}", hint=f"look at it with `git -C {folder} fsck`")
+
+
+@contextmanager
+def storage(folder: Path) -> Iterator[None]:
+    """Turns "the disk is full, read-only or not ours" into a MachineError; other OSErrors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_CODES:
+            raise
+        raise MachineError(
+            f"cannot write to {error.filename or folder}: {error.strerror}",
+            hint="free some disk space, or make the folder writable",
+        ) from error
+
+
+def _kill(pid: int, late: threading.Event) -> None:
+    late.set()
+    try:
+        if sys.platform == "win32":
+            os.kill(pid, signal.SIGTERM)
+        else:
+            os.killpg(pid, signal.SIGKILL)  # with its helpers, such as git-remote-https, which hold our pipes open
+    except ProcessLookupError:
+        pass  # it ended by itself in this very moment

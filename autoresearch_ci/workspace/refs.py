@@ -1,0 +1,56 @@
+"""The names of a session's refs: the only ones that are ever written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from autoresearch_ci.errors import SettingsError
+
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Refs:
+    """The three ref families of one tag, and `seen`: our note of where the remote's stand. SettingsError for a bad tag."""
+
+    tag: str
+
+    def __post_init__(self) -> None:
+        # The pattern is the contract's; the rest is what `git check-ref-format` refuses of it.
+        if not _TAG.fullmatch(self.tag) or ".." in self.tag or self.tag.endswith((".", ".lock")):
+            raise SettingsError(
+                f"`{self.tag[:80]}` cannot be a tag",
+                hint="use up to 64 letters, digits, `.`, `_` and `-`, beginning with a letter or digit, without `..`",
+            )
+
+    @property
+    def branch(self) -> str:
+        return f"autoresearch/{self.tag}"
+
+    @property
+    def head(self) -> str:
+        return f"refs/heads/autoresearch/{self.tag}"
+
+    @property
+    def state(self) -> str:
+        return f"refs/autoresearch/{self.tag}"
+
+    @property
+    def journal(self) -> str:
+        return f"{self.state}/journal"
+
+    def experiment(self, number: int) -> str:
+        return f"{self.state}/experiments/{number:04d}"
+
+    @property
+    def seen_head(self) -> str:
+        return f"refs/seen/{self.tag}/branch"
+
+    @property
+    def seen_state(self) -> str:
+        return f"refs/seen/{self.tag}/state"
+
+    def seen(self, ref: str) -> str:
+        """Where `fetch` puts the remote's `ref`."""
+        return self.seen_head if ref == self.head else self.seen_state + ref.removeprefix(self.state)
