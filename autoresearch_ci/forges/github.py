@@ -69,7 +69,7 @@ class GitHubForge:
             raise SettingsError(
                 "the token holds characters that no token has", hint="look for a line break or a space in the secret"
             )
-        for name, url in (("GITHUB_API_URL", self.api_url), ("GITHUB_SERVER_URL", self.server_url)):
+        for name, url in (("GITHUB_SERVER_URL", self.server_url), ("GITHUB_API_URL", self.api_url)):
             if not re.fullmatch(r"https?://[^\s/@]+(?:/\S*)?", url):
                 raise SettingsError(f"{name} is not a URL", hint="write it as `https://host`, without user or token")
 
@@ -178,7 +178,7 @@ class GitHubForge:
             for name in missing:
                 self._repeat(partial(_ensure_label, repo, name))
             if missing:
-                self._repeat(lambda: pull.add_to_labels(*missing))
+                self._repeat(partial(_add_labels, pull, missing))
         except GithubException as error:
             return (f"the labels could not be set: {self._reason(error)}",)
         except (RequestException, ForgeError):
@@ -348,6 +348,13 @@ def _ensure_label(repo: Repository, name: str) -> None:
         repo.get_label(name)
     except UnknownObjectException:
         repo.create_label(name, _LABEL_COLOR)
+
+
+def _add_labels(pull: Pull, names: list[str]) -> None:
+    # Not `add_to_labels`: PyGithub 2.10 sends a bare list there, which GitHub's API description no longer allows.
+    _, now = pull.requester.requestJsonAndCheck("POST", f"{pull.issue_url}/labels", input={"labels": names})
+    if not isinstance(now, list):
+        raise TypeError("no list of labels")
 
 
 def _passes(error: BaseException) -> bool:
