@@ -73,6 +73,29 @@ class GitHubForge:
             if not re.fullmatch(r"https?://[^\s/@]+(?:/\S*)?", url):
                 raise SettingsError(f"{name} is not a URL", hint="write it as `https://host`, without user or token")
 
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], origin_url: str) -> GitHubForge:
+        """The forge that the runner's variables describe, or, outside a runner, the repository's remote `origin_url`.
+
+        An empty variable counts as not set. Raises SettingsError when there is no repository or no token.
+        """
+        origin = parse_origin(origin_url)
+        server = environ.get("GITHUB_SERVER_URL") or (origin[0] if origin else "https://github.com")
+        repository = environ.get("GITHUB_REPOSITORY") or (origin[1] if origin else "")
+        if not repository:
+            raise SettingsError(
+                "no repository on GitHub is known", hint="set GITHUB_REPOSITORY to `owner/name`, or use `--forge local`"
+            )
+        token = next((environ[name] for name in TOKEN_VARIABLES if environ.get(name)), "")
+        if not token:
+            raise SettingsError("there is no token for GitHub", hint="set GITHUB_TOKEN, or use `--forge local`")
+        return cls(
+            repository=repository,
+            token=token.strip(),
+            server_url=server,
+            api_url=environ.get("GITHUB_API_URL") or api_url_of(server),
+        )
+
     @property
     def repository_url(self) -> str:
         """`https://host/owner/name`."""
@@ -297,29 +320,6 @@ class GitHubForge:
         details = [e.get("message") or e.get("code") for e in data.get("errors", ()) if isinstance(e, dict)]
         words = " ".join(str(part) for part in (error.message or f"status {error.status}", *details) if part)
         return " ".join(words.replace(self.token, "***").split())[:200]
-
-
-def from_environment(environ: Mapping[str, str], origin_url: str) -> GitHubForge:
-    """The forge that the runner's variables describe, or, outside a runner, the repository's remote `origin_url`.
-
-    An empty variable counts as not set. Raises SettingsError when there is no repository or no token.
-    """
-    origin = parse_origin(origin_url)
-    server = environ.get("GITHUB_SERVER_URL") or (origin[0] if origin else "https://github.com")
-    repository = environ.get("GITHUB_REPOSITORY") or (origin[1] if origin else "")
-    if not repository:
-        raise SettingsError(
-            "no repository on GitHub is known", hint="set GITHUB_REPOSITORY to `owner/name`, or use `--forge local`"
-        )
-    token = next((environ[name] for name in TOKEN_VARIABLES if environ.get(name)), "")
-    if not token:
-        raise SettingsError("there is no token for GitHub", hint="set GITHUB_TOKEN, or use `--forge local`")
-    return GitHubForge(
-        repository=repository,
-        token=token.strip(),
-        server_url=server,
-        api_url=environ.get("GITHUB_API_URL") or api_url_of(server),
-    )
 
 
 def _repository(client: Github, name: str) -> Repository:

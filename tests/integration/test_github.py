@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autoresearch_ci.errors import ForgeError, SettingsError
-from autoresearch_ci.forges.github import BODY_LIMIT, GitHubForge, from_environment
+from autoresearch_ci.forges.github import BODY_LIMIT, GitHubForge
 from autoresearch_ci.forges.pull_request import Operation, PullRequest, island
 from tests.forge.fixtures import TOKEN, Checkout, git_environment
 from tests.forge.server import Forge
@@ -461,7 +461,7 @@ def test_the_environment_of_a_runner_is_enough(forge: Forge, checkout: Checkout)
         "GITHUB_TOKEN": f"{TOKEN}\n",
         "GH_TOKEN": "another",
     }
-    github = from_environment(environ, "")
+    github = GitHubForge.from_environment(environ, "")
     assert github.repository_url == f"{forge.server_url}/octo/research"
     assert github.remote_url == forge.clone_url
     assert publish(github).operation is Operation.CREATED
@@ -471,8 +471,8 @@ def test_the_environment_of_a_runner_is_enough(forge: Forge, checkout: Checkout)
 def test_the_remote_is_enough_outside_a_runner(forge: Forge) -> None:
     """Repository, server and API come from `origin`, and AUTORESEARCH_TOKEN goes before the others."""
     environ = {"AUTORESEARCH_TOKEN": TOKEN, "GITHUB_TOKEN": "another"}
-    assert from_environment(environ, forge.clone_url).default_branch() == "main"
-    github = from_environment({"GH_TOKEN": TOKEN}, "git@github.com:octo/research.git")
+    assert GitHubForge.from_environment(environ, forge.clone_url).default_branch() == "main"
+    github = GitHubForge.from_environment({"GH_TOKEN": TOKEN}, "git@github.com:octo/research.git")
     assert (github.api_url, github.remote_url) == ("https://api.github.com", "https://github.com/octo/research.git")
 
 
@@ -494,7 +494,7 @@ def test_the_remote_is_enough_outside_a_runner(forge: Forge) -> None:
 def test_what_is_missing_or_malformed_is_a_settings_error(environ: dict[str, str], origin: str, expected: str) -> None:
     """Before anything is sent: one line, a hint, and no secret."""
     with pytest.raises(SettingsError, match=expected) as caught:
-        from_environment(environ, origin)
+        GitHubForge.from_environment(environ, origin)
     assert caught.value.hint
     assert not any(secret in str(caught.value) for secret in (TOKEN, "two words", "secret"))
 
