@@ -1,0 +1,86 @@
+"""The memory of a running container: from its control group (versions 1 and 2), else from the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from docker.errors import NotFound
+from docker.models.containers import Container
+
+from autoresearch_ci.executors.engine import talking
+
+CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+PROC_ROOT: Final = Path("/proc")
+STATS_INTERVAL_S: Final = 2.0  # an answer of the engine costs it some milliseconds
+
+
+class PeakMemory:
+    """The highest memory of a running container, by samples: from its control group, else from the engine."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._bytes: int | None = None
+        self._next_stats = time.monotonic() + STATS_INTERVAL_S
+        with talking("to describe a run"):
+            container.reload()
+        self._file = memory_stat_file(container.attrs["State"]["Pid"], str(container.id))
+
+    @property
+    def peak_mb(self) -> float | None:
+        return None if self._bytes is None else self._bytes / 2**20
+
+    def sample(self) -> None:
+        used: int | None = None
+        if self._file is not None:
+            used = read_memory_bytes(self._file)
+        elif time.monotonic() >= self._next_stats:
+            self._next_stats = time.monotonic() + STATS_INTERVAL_S
+            with talking("to measure a run"), suppress(NotFound):
+                stats: Any = self._container.stats(stream=False, one_shot=True)
+                used = memory_bytes(stats["memory_stats"].get("stats", {}))
+        if used is not None:
+            self._bytes = max(used, self._bytes or 0)
+
+
+def memory_stat_file(pid: int, container_id: str) -> Path | None:
+    """The `memory.stat` of the container whose first process is `pid`; None where this machine does not show it.
+
+    That is so when the engine runs in a virtual machine (Docker Desktop) or elsewhere.
+    """
+    try:
+        lines = (PROC_ROOT / str(pid) / "cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    groups = {controllers: path.lstrip("/") for _, controllers, path in (line.split(":", 2) for line in lines)}
+    # Version 1 has one hierarchy for each controller; a version 2 group is the one without controllers.
+    for folder, group in ((CGROUP_ROOT / "memory", groups.get("memory")), (CGROUP_ROOT, groups.get(""))):
+        # A pid of another machine may exist here too: only a group with the container's own name is the container's.
+        if group is not None and container_id in group and (folder / group / "memory.stat").is_file():
+            return folder / group / "memory.stat"
+    return None
+
+
+def read_memory_bytes(stat_file: Path) -> int | None:
+    """What `memory_bytes` says of a `memory.stat` file; None when its group is gone."""
+    try:
+        text = stat_file.read_text()
+    except OSError:
+        return None
+    return memory_bytes({name: int(value) for name, value in (line.split() for line in text.splitlines())})
+
+
+def memory_bytes(stat: Mapping[str, int]) -> int | None:
+    """What the processes hold: anonymous memory, shared memory and tmpfs files; None when the numbers are not there.
+
+    Not the kernel's own high-water mark (`memory.peak`), for that counts the page cache: a script that reads 50 GB of
+    data would seem to need them.
+    """
+    if "anon" in stat:
+        return stat["anon"] + stat.get("shmem", 0)
+    if "total_rss" in stat:
+        return stat["total_rss"] + stat.get("total_shmem", 0)
+    return None
