@@ -1,0 +1,80 @@
+"""The project's tasks: `nox` for all checks and tests, `nox -s bench` to measure, `nox -s generate` after a new setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.sessions = ["lint", "typing", "imports", "tests"]
+nox.options.reuse_venv = "yes"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+WORKFLOWS = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
+DOCUMENTS = ("README.md", "action/README.md", "action/action.yml")
+
+
+def install(session: nox.Session, group: str, *project: str) -> None:
+    """The named dependency group and, if given, the project. By nox, since an older pip does not know `--group`."""
+    session.install(*project, *nox.project.dependency_groups(PROJECT, group))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and form of the Python files, the action and the workflows."""
+    install(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("zizmor", "--offline", "--persona=pedantic", ".github", "action")
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-actions", "action/action.yml")
+    session.run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Types, as each of the three systems sees them."""
+    install(session, "typing", "-e", ".")
+    for platform in ("linux", "darwin", "win32"):
+        session.run("mypy", "--platform", platform, "autoresearch_ci", "tests", "noxfile.py")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """The layer rule. Nothing is imported, so that the project's own dependencies are not needed."""
+    install(session, "imports")
+    session.run("lint-imports")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, and the coverage of unit and integration tests together. With arguments: those tests, no coverage."""
+    install(session, "tests", "-e", ".[torch]")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run(
+        "pytest",
+        "--cov",
+        "--cov-report=term-missing:skip-covered",
+        "--cov-fail-under=95",
+        "tests/unit",
+        "tests/integration",
+    )
+    session.run("pytest", "tests/end_to_end")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measures what the program adds to the training itself, and prints a table."""
+    install(session, "tests", "-e", ".[torch]")
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session
+def generate(session: nox.Session) -> None:
+    """Writes the tables, the action's inputs and the schema from the one declaration of the settings."""
+    install(session, "tests", "-e", ".")
+    session.run("cog", "-n", "utf-8", "-I", ".", "-r", *DOCUMENTS)
+    session.run("python", "-m", "autoresearch_ci.settings_docs")
