@@ -19,9 +19,9 @@ _BOT = ("github-actions[bot]", "41898282+github-actions[bot]@users.noreply.githu
 class Checkout:
     """The user's repository, as a session needs to know it.
 
-    `script` is relative to `root`, with `/`. `git_dir` is the common one, also in a linked worktree. `base_branch` is the
-    current branch, else the default branch of `origin`, else empty. `origin` carries no credentials. `dirty_script`: the
-    working tree's training script differs from the commit's, which is the one that is used.
+    `script` is relative to `root`, with `/`. `git_dir` is the common one, also in a linked worktree. `base_branch` is
+    the current branch, else the default branch of `origin`, else empty. `origin` carries no credentials.
+    `dirty_script`: the working tree's training script differs from the commit's, which is the one that is used.
     """
 
     root: Path
@@ -133,7 +133,7 @@ def _no_repository(output: Output, path: Path) -> AutoresearchError:
 
 def _relative_script(path: Path, root: Path, script: str) -> str:
     # Only the folder is resolved, never the script itself: a symlink must be seen as one.
-    absolute = os.path.normpath(os.path.join(os.path.realpath(path), script))
+    absolute = os.path.normpath(Path(os.path.realpath(path)) / script)
     if script and Path(absolute).is_relative_to(root) and absolute != str(root):
         return Path(absolute).relative_to(root).as_posix()
     raise SettingsError(

@@ -36,8 +36,9 @@ _ATTRIBUTES = "* -text -eol -filter -ident -working-tree-encoding\n"
 def open_clone(state: Path, checkout: Checkout, refs: Refs) -> Path:
     """The bare clone in `state`, made now when there is none or when an old one was cut off half-made.
 
-    Objects are shared through `objects/info/alternates`, not copied. The base commit and what leads to it must thus stay in
-    the user's repository: they do as long as a branch there holds them (git deletes unreachable objects after two weeks).
+    Objects are shared through `objects/info/alternates`, not copied. The base commit and what leads to it must thus
+    stay in the user's repository: they do as long as a branch there holds them (git deletes unreachable objects after
+    two weeks).
     """
     clone = state / "repository.git"
     with storage(state):

@@ -76,7 +76,7 @@ class Git:
     def run(
         self, *arguments: str, data: bytes = b"", variables: Mapping[str, str] | None = None, timeout_s: float = 60.0
     ) -> Output:
-        """The command's output, whatever its exit code. GitError when there is no git, MachineError when it cannot start."""
+        """The command's output, whatever its exit code. GitError when there is no git."""
         with storage(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as source:
             source.write(data)
             source.seek(0)

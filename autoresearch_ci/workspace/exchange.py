@@ -57,7 +57,7 @@ class Exchange:
         return self._pushed
 
     def fetch(self, there: Mapping[str, str]) -> bool:
-        """Brings the remote's refs, `there`, to where `Refs.seen` says; False when it could not be reached."""
+        """Brings the remote's refs, `there`, to the `seen` refs; False when it could not be reached."""
         specs = [f"+{self._refs.state}/*:{self._refs.seen_state}/*"]
         if self._refs.head in there:
             specs.append(f"+{self._refs.head}:{self._refs.seen_head}")

@@ -1,6 +1,7 @@
 """Brings a finished research branch into another branch of the user's repository, without touching a working tree.
 
-Only where the target branch itself is checked out, and clean, is that checkout moved along, as `git merge --ff-only` does it.
+Only where the target branch itself is checked out, and clean, is that checkout moved along, as `git merge --ff-only`
+does it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from autoresearch_ci.errors import GitError
 from autoresearch_ci.workspace.checkout import Author, Checkout
-from autoresearch_ci.workspace.commands import NO_HOOKS, Git, failure
+from autoresearch_ci.workspace.commands import NO_HOOKS, Git
 from autoresearch_ci.workspace.refs import Refs
 
 
@@ -23,9 +24,10 @@ class MergeMethod(StrEnum):
 
 
 def merge_branch(checkout: Checkout, *, tag: str, method: MergeMethod, into: str, message: str, author: Author) -> str:
-    """The full hash of the tip of `into` after `autoresearch/<tag>` was merged; unchanged when it holds everything already.
+    """The tip of `into`, a full hash, after `autoresearch/<tag>` was merged: the old one when it holds everything.
 
-    GitError for conflicts (naming the files), a missing branch, or a dirty checkout of `into`. Never a force push, and no push.
+    GitError for conflicts (naming the files), a missing branch, or a dirty checkout of `into`. Never a force push, and
+    no push.
     """
     merging = _Merging(checkout, author)
     refs = Refs(tag)
@@ -72,8 +74,11 @@ class _Merging:
         if self._git.run("merge-base", "--is-ancestor", target, source).code == 0:
             return source
         tip = target
-        for commit in self._git.read("rev-list", "--reverse", "--no-merges", f"{target}..{source}").text.split():
-            # Two throw-away commits on the commit's parent make that parent the merge base: git 2.38 has no --merge-base.
+        # As `git rebase` does: changes that the target holds already, under another hash, are left out.
+        missing = ("rev-list", "--reverse", "--no-merges", "--cherry-pick", "--right-only")
+        for commit in self._git.read(*missing, f"{target}...{source}").text.split():
+            # Two throw-away commits on the commit's parent make that parent the merge base: git 2.38 has no
+            # --merge-base.
             before = f"{commit}^"
             ours = self._commit(self._tree(tip), "ours", before)
             theirs = self._commit(self._tree(commit), "theirs", before)
@@ -95,7 +100,10 @@ class _Merging:
             )
         output = there.run("merge", "--ff-only", "--quiet", new, timeout_s=600.0)
         if output.code:
-            raise failure(output, f"`{branch}` cannot move in {worktree}", worktree)
+            raise GitError(
+                f"`{branch}` cannot move in {worktree}: {output.complaint}",
+                hint="move away the files that it would overwrite",
+            )
 
     def _worktree_of(self, branch: str) -> Path | None:
         for record in self._git.read("worktree", "list", "--porcelain").text.split("\n\n"):
@@ -113,7 +121,7 @@ class _Merging:
                 hint="merge by hand, or by another method",
             )
         if output.code:
-            raise failure(output, "git merge-tree failed (it needs git 2.38 or newer)", self._git.folder)
+            raise GitError(f"git merge-tree failed: {output.complaint}", hint="use git 2.38 or newer")
         return tree
 
     def _tree(self, commit: str) -> str:

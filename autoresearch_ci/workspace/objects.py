@@ -35,17 +35,18 @@ class Objects:
             return name
         with storage(self._folder):
             path.parent.mkdir(exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+            handle, name_of_file = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+            temporary = Path(name_of_file)
             try:
-                with open(handle, "wb") as file:
+                with os.fdopen(handle, "wb") as file:
                     file.write(zlib.compress(raw, 1))
                     file.flush()
                     os.fsync(file.fileno())
                 # No fsync of the folder: the ref that makes the object matter is moved, and fsynced, after this rename.
-                os.chmod(temporary, 0o444)
-                os.replace(temporary, path)
+                temporary.chmod(0o444)
+                temporary.replace(path)
             except OSError:
-                os.unlink(temporary)
+                temporary.unlink()
                 raise
         return name
 

@@ -12,7 +12,7 @@ _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Refs:
-    """The three ref families of one tag, and `seen`: our note of where the remote's stand. SettingsError for a bad tag."""
+    """The three ref families of one tag, and our note of the remote's (`seen_…`). SettingsError for a bad tag."""
 
     tag: str
 
@@ -51,6 +51,6 @@ class Refs:
     def seen_state(self) -> str:
         return f"refs/seen/{self.tag}/state"
 
-    def seen(self, ref: str) -> str:
-        """Where `fetch` puts the remote's `ref`."""
-        return self.seen_head if ref == self.head else self.seen_state + ref.removeprefix(self.state)
+    def of_seen(self, seen: str) -> str:
+        """The ref that our note `seen` is about."""
+        return self.head if seen == self.seen_head else self.state + seen.removeprefix(self.seen_state)

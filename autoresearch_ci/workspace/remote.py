@@ -13,10 +13,11 @@ from autoresearch_ci.errors import AutoresearchError, GitError, MachineError
 from autoresearch_ci.workspace.checkout import without_credentials
 from autoresearch_ci.workspace.commands import Output
 
-# Below 1000 bytes a second for 30 s the transfer counts as dead: https://git-scm.com/docs/git-config#Documentation/git-config.txt-httplowSpeedLimit
+# Below 1000 bytes a second for 30 s the transfer counts as dead:
+# https://git-scm.com/docs/git-config#Documentation/git-config.txt-httplowSpeedLimit
 _SLOW_BYTES_PER_S, _SLOW_S = 1000, 30
-# A repository on this machine is the user's own: our push runs none of its hooks (a training script may have planted one),
-# starts no `git gc` there in the middle of a session, and spends no time on the refs of alternates.
+# A repository on this machine is the user's own: our push runs none of its hooks (a training script may have planted
+# one), starts no `git gc` there in the middle of a session, and spends no time on the refs of alternates.
 _LOCAL_GIT = f"git -c core.hooksPath={os.devnull} -c core.alternateRefsCommand=true"
 _LOCAL_RECEIVE = f"{_LOCAL_GIT} -c receive.autogc=false -c core.fsync=committed,loose-object,reference"
 
@@ -29,10 +30,12 @@ _NO_ENTRY = re.compile(
 _NO_REPOSITORY = re.compile(
     r"does not appear to be a git repository|not a git repository|repository .* not found|does not exist"
 )
+_IN_THE_WAY = re.compile(r"'refs/heads/(\S+)' exists; cannot create")
 # Refusals of single refs that may pass the next time: somebody else held the lock, the server had a bad moment.
 _PASSING = re.compile(
     r"unable to lock|File exists|Internal Server Error|unpacker error|remote failure|timed? ?out", re.IGNORECASE
 )
+_MAX_QUOTE = 200
 _REFUSED = re.compile(r"^!\t[^\t]*:(?P<ref>[^\t]+)\t\[(?P<kind>[^\]]+)\] ?\(?(?P<reason>.*?)\)?$", re.MULTILINE)
 
 
@@ -40,8 +43,8 @@ _REFUSED = re.compile(r"^!\t[^\t]*:(?P<ref>[^\t]+)\t\[(?P<kind>[^\]]+)\] ?\(?(?P
 class Remote:
     """Where the session's refs go: a URL, or the path of a repository on this machine.
 
-    `token` travels in the environment of the one git child that needs it: never in its arguments, in a file or in a text.
-    `timeout_s`: after that long a transfer is given up.
+    `token` travels in the environment of the one git child that needs it: never in its arguments, in a file or in a
+    text. `timeout_s`: after that long a transfer is given up.
     """
 
     url: str
@@ -58,8 +61,8 @@ class Remote:
     def receive_options(self, refs: Sequence[str], *, known: bool) -> tuple[str, ...]:
         """Options for a push of `refs` (names or prefixes). `known`: the remote has the session's branch already.
 
-        A repository on this machine shows the push no other refs of the session, and when `known` no other refs at all: with
-        2,000 experiments on it, a push that looks at all of them takes twice as long (60 ms instead of 30 ms).
+        A repository on this machine shows the push no other refs of the session, and when `known` no other refs at all:
+        with 2,000 experiments on it, a push that looks at all of them takes twice as long (60 ms instead of 30 ms).
         """
         if not self.is_local:
             return ()
@@ -108,12 +111,17 @@ class Remote:
         refused = [match for match in _REFUSED.finditer(output.text) if "atomic" not in match["reason"]]
         if refused:
             return self._refused_ref(refused[0]["ref"], refused[0]["kind"], refused[0]["reason"], output, branch)
+        if in_the_way := _IN_THE_WAY.search(output.err):
+            return GitError(
+                f"`{branch}` cannot be made in {self.url}, because `{in_the_way[1]}` exists",
+                hint="rename that branch: `git branch -m autoresearch another-name`",
+            )
         if self.is_local and "No space left on device" in output.err:
             return MachineError(f"cannot write to {self.url}: the disk is full", hint="free some disk space")
         if _NO_ENTRY.search(output.err):
             return GitError(
                 f"no access to {self.url}: {output.complaint}",
-                hint="give the job `contents: write`, or check the token (it may have expired) and that it may push here",
+                hint="give the job `contents: write`, or check that the token is valid and may push here",
             )
         if _NO_REPOSITORY.search(output.err):
             return GitError(f"there is no repository at {self.url}", hint="check the address of the remote")
@@ -134,10 +142,10 @@ class Remote:
             return MachineError(f"cannot write to {self.url}: the disk is full", hint="free some disk space")
         if _PASSING.search(f"{kind} {reason} {output.err}"):
             return None
+        said = " ".join(re.findall(r"^remote: *(.+)$", output.err, re.MULTILINE))[:_MAX_QUOTE]
         return GitError(
-            f"the remote refuses `{ref}`: {reason or kind}",
-            hint="allow pushes to `autoresearch/**` in the branch protection or ruleset, and see the remote's own message: "
-            + (" ".join(re.findall(r"^remote: *(.+)$", output.err, re.MULTILINE))[:200] or "none"),
+            f"the remote refuses `{ref}`: {reason or kind}" + (f" ({said})" if said else ""),
+            hint="allow pushes to `autoresearch/**` in the branch protection or ruleset",
         )
 
     @property

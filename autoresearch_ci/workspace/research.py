@@ -40,9 +40,10 @@ class Standing(StrEnum):
 class Workspace:
     """git, on the program's own bare clone. Nothing here ever touches the user's working tree.
 
-    The branch holds the base, one commit for each keep, and report commits. A report commit sits on top of the incumbent; the
-    next candidate takes it as its git parent, so that the branch only ever moves forward, but its tree is again the base
-    commit's with one file changed: an outdated report leaves the branch with the next keep, and comes back with the next report.
+    The branch holds the base, one commit for each keep, and report commits. A report commit sits on top of the
+    incumbent; the next candidate takes it as its git parent, so that the branch only ever moves forward, but its tree
+    is again the base commit's with one file changed: an outdated report leaves the branch with the next keep, and comes
+    back with the next report.
     """
 
     _heads: dict[str, str]
@@ -147,7 +148,8 @@ class Workspace:
     def export(self, commit: str) -> Iterator[Path]:
         """A fresh folder with exactly the files of the commit, byte for byte, removed at the end.
 
-        There is no `.git` in it, submodules are empty folders, and Git LFS files are the pointers that the commit holds.
+        There is no `.git` in it, submodules are empty folders, and Git LFS files are the pointers that the commit
+        holds.
         """
         scratch = self._scratch / f"{os.getpid()}-{next(self._counter)}"
         tree, index = scratch / "tree", scratch / "index"
@@ -173,8 +175,8 @@ class Workspace:
     def record(self, history: History, files: Mapping[str, bytes]) -> None:
         """Moves the refs to what `history` says and writes `files` as the journal's newest commit, in one transaction.
 
-        `files` are by path; those not named stay as they were. Idempotent: after a kill at any point, the same call ends in
-        the same state. The first call of a process looks at the whole history, later ones at what is new.
+        `files` are by path; those not named stay as they were. Idempotent: after a kill at any point, the same call
+        ends in the same state. The first call of a process looks at the whole history, later ones at what is new.
         """
         for path, data in files.items():
             self._journal_tree.put(path, data)
@@ -231,20 +233,14 @@ class Workspace:
         if all(self._leads_to(there.get(ref), self._heads.get(ref)) for ref in pair):
             return Standing.AHEAD
         raise GitError(
-            f"`{self.refs.branch}` went on elsewhere: the remote has commits that this state folder lacks, and the other way round",
+            f"`{self.refs.branch}` went on elsewhere: this state folder and the remote each have what the other lacks",
             hint="start with another tag, or delete the session's state folder to go on from the remote",
         )
 
     def adopt_remote(self) -> None:
         """Takes over the remote's refs as `compare` fetched them: how a new machine goes on with a session."""
-        fetched = self._listed(f"{self.refs.seen_head}", f"{self.refs.seen_state}/")
-        moves = {
-            self.refs.head
-            if ref == self.refs.seen_head
-            else self.refs.state + ref.removeprefix(self.refs.seen_state): name
-            for ref, name in fetched.items()
-        }
-        self._move(moves)
+        fetched = self._listed(self.refs.seen_head, f"{self.refs.seen_state}/")
+        self._move({self.refs.of_seen(ref): name for ref, name in fetched.items()})
         self._load()
 
     def journal_files(self, *paths: str) -> dict[str, bytes]:
@@ -264,7 +260,7 @@ class Workspace:
         return files
 
     def adopt_report(self, files: Mapping[str, bytes], message: str) -> str:
-        """The branch's tip, after `files` were committed on it as a report; no new commit when they are there already."""
+        """The branch's tip, after `files` were committed on it as a report; the old one when they are there already."""
         tip = self._heads.get(self.refs.head)
         if tip is None:
             raise GitError(
@@ -278,6 +274,16 @@ class Workspace:
         report = self._write_commit(tree.write(), tip, f"{message.rstrip()}\n\n{_REPORT_TRAILER} {self.refs.tag}")
         self._move({self.refs.head: report})
         return report
+
+    def read_base(self, path: str) -> bytes | None:
+        """The bytes of a file in the base commit; None when it has none at `path`."""
+        output = self._git.run("cat-file", "blob", f"{self.base_commit}:{path}")
+        return None if output.code else output.out
+
+    def diff(self, old: str, new: str) -> str:
+        """What a reviewer reads: the training script's unified diff between two commits."""
+        flags = ("--no-color", "--no-ext-diff", "--no-textconv")
+        return self._git.read("diff", *flags, old, new, "--", self._checkout.script).out.decode("utf-8", "replace")
 
     @property
     def tip(self) -> str:

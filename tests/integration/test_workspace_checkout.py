@@ -66,7 +66,8 @@ def test_a_linked_worktree(repository: Checkout, tmp_path: Path) -> None:
     assert found.root == (tmp_path / "linked").resolve()
 
 
-def test_no_repository(repository: Checkout, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("repository")
+def test_no_repository(tmp_path: Path) -> None:
     """A folder outside of any repository, and no folder at all, are git errors."""
     (tmp_path / "empty").mkdir()
     assert "not in a git repository" in refused(tmp_path / "empty").message
@@ -118,7 +119,7 @@ def test_a_script_outside(repository: Checkout, script: str) -> None:
 
 
 def test_a_script_that_is_no_plain_text_file(repository: Checkout) -> None:
-    """Symlinks, folders, submodules, missing, uncommitted and binary scripts are wrong settings, each with its own words."""
+    """Symlinks, folders, submodules, missing, uncommitted and binary scripts are wrong settings."""
     (repository.path / "link.py").symlink_to("train.py")
     (repository.path / "binary.py").write_bytes(b"\xff\xfe\x00")
     repository.git("add", "--all")

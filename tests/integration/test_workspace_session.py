@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from autoresearch_ci.errors import GitError, MachineError, SettingsError
 from autoresearch_ci.experiment import Status
 from autoresearch_ci.workspace import Remote, Standing, Workspace, inspect_repository
+from autoresearch_ci.workspace.clone import remove_tree
 from tests.forge.fixtures import Checkout
 from tests.integration.conftest import BOT, SCRIPT, history_of
 
@@ -49,7 +51,7 @@ def show(folder: Path, what: str) -> str:
 
 
 def test_a_session_in_the_users_repository(repository: Checkout, open_workspace: Open) -> None:
-    """Keeps move the branch, the others get a ref of their own, the journal is a commit; the checkout stays untouched."""
+    """Keeps move the branch, the others get refs of their own, the journal is a commit; the checkout stays."""
     workspace = open_workspace()
     base = workspace.base_commit
     assert workspace.compare() is Standing.ABSENT
@@ -111,7 +113,7 @@ def test_a_script_in_a_nested_folder(repository: Checkout, tmp_path: Path) -> No
 
 
 def test_text_goes_through_unchanged(open_workspace: Open) -> None:
-    """Line ends, a byte order mark and a missing last newline survive; what UTF-8 cannot say does not stop the session."""
+    """Line ends, a byte order mark and a missing last newline survive; bad characters stop nothing."""
     workspace = open_workspace()
     text = "\ufeffA = 1\r\nB = 'é'\rC = 3"
     commit = workspace.commit(workspace.base_commit, text, "odd \udc80 message\0")
@@ -119,7 +121,7 @@ def test_text_goes_through_unchanged(open_workspace: Open) -> None:
 
 
 def test_an_export_is_exact(repository: Checkout, open_workspace: Open) -> None:
-    """An export holds every file byte for byte: no filter, no export-ignore, no line end changes; symlinks and modes as committed."""
+    """An export holds every file byte for byte, with modes and symlinks: no filter, no export-ignore."""
     (repository.path / ".gitattributes").write_text(
         "*.txt text eol=crlf\n*.bin filter=lfs\nhidden export-ignore\n*.id ident\n"
     )
@@ -140,7 +142,7 @@ def test_an_export_is_exact(repository: Checkout, open_workspace: Open) -> None:
         assert (tree / "b.bin").read_bytes().startswith(b"version https://git-lfs")
         assert (tree / "c.id").read_text() == "$Id$\n"
         assert (tree / "hidden").exists()
-        assert os.readlink(tree / "link") == "a.txt"
+        assert (tree / "link").readlink() == Path("a.txt")
         assert os.access(tree / "run.sh", os.X_OK)
         assert list((tree / "module").iterdir()) == []
         assert not (tree / ".git").exists()
@@ -150,19 +152,44 @@ def test_an_export_is_exact(repository: Checkout, open_workspace: Open) -> None:
 
 
 def test_an_export_goes_away_on_every_path(open_workspace: Open, tmp_path: Path) -> None:
-    """The scratch folder is removed after an error too, whatever permissions the script left; what a link points to is left alone."""
+    """The scratch folder is removed after an error too; what a link in it points to is left alone."""
     workspace = open_workspace()
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o750)
-    with pytest.raises(KeyError), workspace.export(workspace.base_commit) as tree:
-        (tree / "locked" / "deeper").mkdir(parents=True)
-        (tree / "locked" / "deeper" / "file").write_text("x")
-        (tree / "locked" / "link").symlink_to(outside)
-        (tree / "locked" / "deeper").chmod(0)
-        (tree / "locked").chmod(stat.S_IRUSR | stat.S_IXUSR)
-        raise KeyError
+    export = workspace.export(workspace.base_commit)
+    tree = export.__enter__()
+    (tree / "locked" / "deeper").mkdir(parents=True)
+    (tree / "locked" / "link").symlink_to(outside)
+    (tree / "locked" / "deeper").chmod(0)
+    (tree / "locked").chmod(stat.S_IRUSR | stat.S_IXUSR)
+    error = KeyError()
+    assert not export.__exit__(KeyError, error, None)
     assert not tree.parent.exists()
     assert stat.S_IMODE(outside.stat().st_mode) == 0o750
+
+
+def test_folders_without_permissions_are_removed() -> None:
+    """A folder is removed although the script took away its own right to look into it."""
+    if sys.platform == "win32":
+        pytest.skip("no such permissions")
+    folder = Path(tempfile.mkdtemp())
+    (folder / "locked" / "deeper").mkdir(parents=True)
+    (folder / "locked" / "deeper" / "file").write_text("x")
+    (folder / "locked" / "link").symlink_to("/")
+    for path in (folder / "locked" / "deeper", folder / "locked", folder):
+        if os.geteuid() == 0:
+            os.chown(path, 65534, 65534)
+        path.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)  # permissions mean nothing to root
+    try:
+        remove_tree(folder)
+        left = sorted(folder.rglob("*"))
+    finally:
+        if root:
+            os.seteuid(0)
+    assert left == []
 
 
 def test_left_over_scratch_folders_are_reaped(open_workspace: Open, tmp_path: Path) -> None:
@@ -322,7 +349,7 @@ def test_reports_on_the_branch(open_workspace: Open, repository: Checkout) -> No
     assert repository.git("ls-tree", "--name-only", "-r", later).split() == ["data/prepare.py", "train.py"]
 
 
-def test_foreign_commits_on_the_branch(open_workspace: Open, repository: Checkout) -> None:
+def test_foreign_commits_on_the_branch(open_workspace: Open) -> None:
     """Recording refuses a branch that holds commits which the journal does not know."""
     workspace = open_workspace()
     base = workspace.base_commit
@@ -343,6 +370,25 @@ def test_refs_changed_behind_our_back(open_workspace: Open, repository: Checkout
     repository.git("-C", str(workspace.clone), "update-ref", HEAD, kept)
     with pytest.raises(GitError, match="cannot be moved"):
         workspace.record(history_of([(base, KEEP), (workspace.commit(base, "LR = 3\n", "3"), KEEP)], base=base), {})
+
+
+def test_a_baseline_that_failed(open_workspace: Open, repository: Checkout) -> None:
+    """A session without any keep has no branch, only the refs of its experiments and its journal."""
+    workspace = open_workspace()
+    workspace.record(history_of([(workspace.base_commit, CRASH)], base=workspace.base_commit), {"j": b"1"})
+    assert workspace.push()
+    assert set(refs_in(repository.path)) == {f"{STATE}/experiments/0000", f"{STATE}/journal"}
+    assert workspace.compare() is Standing.EQUAL
+    assert workspace.tip == ""
+
+
+def test_reading_for_reports(open_workspace: Open) -> None:
+    """A report can show the script's difference between two commits, and read files of the base commit."""
+    workspace = open_workspace()
+    commit = workspace.commit(workspace.base_commit, SCRIPT.replace("0.1", "0.2"), "two")
+    assert "-LR = 0.1\n+LR = 0.2\n" in workspace.diff(workspace.base_commit, commit)
+    assert workspace.read_base("data/prepare.py") == b"READY = True\n"
+    assert workspace.read_base("absent") is None
 
 
 def test_many_experiments(open_workspace: Open, repository: Checkout) -> None:
