@@ -1,4 +1,4 @@
-"""The project's tasks: `nox` for all checks and tests, `nox -s bench` to measure, `nox -s generate` after a new setting."""
+"""The project's tasks: `nox` checks and tests everything, `nox -s bench` measures, `nox -s generate` writes tables."""
 
 from __future__ import annotations
 
