@@ -1,0 +1,56 @@
+"""Untrusted text, numbers and times as they stand in a Markdown report.
+
+Descriptions and reasons come from scripts, logs and proposers; what they say is shown, and does nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+NO_VALUE: Final = "—"
+BREAK: Final = "\u200b"  # zero-width space
+ESCAPE_SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+# Of no control category, and yet invisible: fillers, the grapheme joiner, the blank Braille pattern, variation selectors.
+INVISIBLE: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+# An entity is never read as Markdown's own punctuation (CommonMark 0.31, part 2.5), so it also holds inside a table.
+ENTITIES: Final = {
+    "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "[": "&#91;", "]": "&#93;", "\\": "&#92;",
+    "*": "&#42;", "~": "&#126;", "$": "&#36;",
+}  # fmt: skip
+OUTER_UNDERSCORE: Final = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # one inside a word, as in MATRIX_LR, means nothing
+
+
+def clean(text: str, limit: int) -> str:
+    """One line of visible characters of `text`, cut to `limit` of them with `…`; not yet safe in Markdown or HTML."""
+    plain = " ".join(ESCAPE_SEQUENCE.sub("", text[: 20 * limit]).split())
+    visible = "".join(c for c in INVISIBLE.sub("", plain) if not unicodedata.category(c).startswith("C"))
+    visible = " ".join(visible.split())
+    return visible if len(visible) <= limit else visible[: limit - 1].rstrip() + "…"
+
+
+def cell(text: str, limit: int = 200) -> str:
+    """`text` for one Markdown table cell or line: at most `limit` visible characters that mention nobody, close
+    and link nothing, and format nothing.
+
+    GitHub looks for `@name`, `#1` and addresses in the rendered text, where an entity is a character again; there a
+    zero-width space is what keeps them apart.
+    """
+    escaped = "".join(ENTITIES.get(c, c) for c in clean(text, limit))
+    # The numbers of our own entities (`&#124;`) are not issue numbers.
+    escaped = re.sub(r"@|(?<!&)#", lambda match: match[0] + BREAK, escaped)
+    escaped = re.sub(r"(?i)\b(gh-)(?=\d)", rf"\1{BREAK}", escaped)
+    escaped = re.sub(r"(?i)(:)(?=//)|(www)(?=\.)", lambda match: match[0] + BREAK, escaped)
+    return OUTER_UNDERSCORE.sub("&#95;", escaped)
+
+
+def number(value: float | None) -> str:
+    """`value` with 6 significant digits; a dash where there is none."""
+    return NO_VALUE if value is None else f"{value:.6g}"
+
+
+def duration(seconds: float) -> str:
+    """`seconds` as `HH:MM`, cut to the minute; hours go on beyond 24."""
+    minutes = max(0, int(seconds)) // 60
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"
