@@ -12,7 +12,7 @@ from typing import Final
 NO_VALUE: Final = "—"
 BREAK: Final = "\u200b"  # zero-width space
 ESCAPE_SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-# Of no control category, and yet invisible: fillers, the grapheme joiner, the blank Braille pattern, variation selectors.
+# Of no control category, and yet invisible: fillers, grapheme joiner, blank Braille pattern, variation selectors.
 INVISIBLE: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 # An entity is never read as Markdown's own punctuation (CommonMark 0.31, part 2.5), so it also holds inside a table.
 ENTITIES: Final = {
