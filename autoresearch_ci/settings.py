@@ -113,6 +113,7 @@ class Settings(BaseModel):
         extra="forbid",
         alias_generator=lambda name: name.replace("_", "-"),
         populate_by_name=True,
+        defer_build=True,  # `--help` needs the declaration, not the validator
         title="autoresearch.toml",
     )
 

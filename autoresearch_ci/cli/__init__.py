@@ -154,9 +154,9 @@ def merge(
     **flags: Any,
 ) -> None:
     """Merge the research branch into the base branch; never a force push."""
-    from autoresearch_ci.cli.merging import merge_branch
+    from autoresearch_ci.cli.merging import merge as merge_session
 
-    merge_branch(_console(), os.environ, Path.cwd(), config, flags, method=method)
+    merge_session(_console(), os.environ, Path.cwd(), config, flags, method=method)
 
 
 @app.command()

@@ -28,7 +28,7 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
     """
 
     def decorate(command: Command) -> Command:
-        signature = inspect.signature(command)
+        signature = inspect.signature(command, eval_str=True)
         parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
         for field_name, field in Settings.model_fields.items():
             name = field.alias or field_name

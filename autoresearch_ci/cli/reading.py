@@ -23,7 +23,7 @@ from autoresearch_ci.settings import read_environment, read_file
 CHART_FILE = "autoresearch-chart.svg"
 
 
-def _values(config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> dict[str, Any]:
+def given_values(config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> dict[str, Any]:
     """The settings that were given anywhere: looking back needs none of those that a session must have."""
     file = options.config_file(config, directory)
     return {**(read_file(file) if file else {}), **read_environment(environ), **options.given(flags)}
@@ -55,9 +55,9 @@ def find_history(
     """The named file's history, else that of this repository's session, else that of `results.tsv` in the folder."""
     if results_file is not None:
         return read_history(results_file if results_file.is_absolute() else directory / results_file, values)
-    history = wiring.recorded_history(environ, directory, values)
-    if history is not None:
-        return history
+    found = wiring.recorded(environ, directory, values)
+    if found is not None:
+        return found[0]
     default = directory / str(values.get("results-file") or "results.tsv")
     if default.is_file():
         return read_history(default, values)
@@ -76,7 +76,7 @@ def write_report(
     as_json: bool,
 ) -> None:
     """The summary and the chart of what there is, written beside each other; with `--output -` the summary on stdout."""
-    values = _values(config, flags, environ, directory)
+    values = given_values(config, flags, environ, directory)
     history = find_history(results, environ, directory, values)
     if as_json:
         console.data(table(history, "json"))
@@ -108,7 +108,7 @@ def export_table(
     """All experiments as a table on stdout."""
     if table_format not in FORMATS:
         raise SettingsError(f"`--format` cannot be {table_format!r}", hint=f"one of {', '.join(FORMATS)}")
-    history = find_history(results, environ, directory, _values(config, flags, environ, directory))
+    history = find_history(results, environ, directory, given_values(config, flags, environ, directory))
     console.data(table(history, table_format))
 
 
@@ -122,11 +122,12 @@ def show_status(
     as_json: bool,
 ) -> None:
     """The progress report of a session on stdout, and what is running now when it runs on this machine."""
-    values = _values(config, flags, environ, directory)
-    history = wiring.recorded_history(environ, directory, values)
-    if history is None:
+    values = given_values(config, flags, environ, directory)
+    found = wiring.recorded(environ, directory, values)
+    if found is None:
         raise SettingsError("there is no session here", hint="`autoresearch-ci run` starts one; `--tag` names another")
-    running = wiring.now_running(environ, directory, values)
+    history, record = found
+    running = record.now_running()
     now = dt.datetime.now(dt.UTC)
     if as_json:
         best = history.best

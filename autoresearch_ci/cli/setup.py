@@ -50,7 +50,7 @@ def initialize(
     target = config or Path(CONFIG_NAME)
     outputs = [directory / target, directory / WORKFLOW]
     if starter:
-        outputs += [directory / file.name for file in _starter_files()]
+        outputs += [directory / file.name for file in starter_files()]
     existing = [str(path.relative_to(directory)) for path in outputs if path.exists()]
     if existing and not force:
         raise SettingsError(f"{', '.join(existing)} is there already", hint="`--force` replaces it")
@@ -59,7 +59,7 @@ def initialize(
     if not yes and not typer.confirm("Write these files?", default=True, err=True):
         raise typer.Abort
     if starter:
-        for file in _starter_files():
+        for file in starter_files():
             shutil.copyfile(file, directory / file.name)
     _write(directory / target, _toml(loaded))
     _write(directory / WORKFLOW, workflow_template.render(loaded.settings))
@@ -68,7 +68,7 @@ def initialize(
     console.info("next: commit these files, then `autoresearch-ci doctor`, then `autoresearch-ci run`")
 
 
-def _starter_files() -> list[Path]:
+def starter_files() -> list[Path]:
     return sorted(p for p in STARTER.iterdir() if p.is_file() and p.suffix in {".py", ".md"} and p.name != "__init__.py")
 
 

@@ -1,0 +1,52 @@
+"""`merge`: the reviewer's decision, from a shell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autoresearch_ci.cli import wiring
+from autoresearch_ci.cli.reading import given_values
+from autoresearch_ci.console import Console
+from autoresearch_ci.errors import GitError, SettingsError
+from autoresearch_ci.experiment import History
+from autoresearch_ci.workspace import MergeMethod, find_author, inspect_repository, merge_branch
+
+
+def merge(
+    console: Console,
+    environ: Mapping[str, str],
+    directory: Path,
+    config: Path | None,
+    flags: Mapping[str, Any],
+    *,
+    method: str,
+) -> None:
+    """Merges the session's branch into the base branch of the user's repository; prints the new tip."""
+    try:
+        how = MergeMethod(method)
+    except ValueError as error:
+        names = ", ".join(m.value for m in MergeMethod)
+        raise SettingsError(f"`--method` cannot be {method!r}", hint=f"one of {names}") from error
+    values = given_values(config, flags, environ, directory)
+    checkout = inspect_repository(directory, str(values.get("training-script") or "train.py"))
+    state = wiring.state_folder(directory, checkout.git_dir, values.get("state-dir"))
+    tag = str(values.get("tag") or wiring.latest_tag(state))
+    found = wiring.recorded(environ, directory, {**values, "tag": tag})
+    into = str(values.get("base") or (found[0].session.base_branch if found else "") or checkout.base_branch)
+    if not into:
+        raise GitError("it is not known which branch to merge into", hint="name it with `--base`")
+    tip = merge_branch(
+        checkout, tag=tag, method=how, into=into, message=_message(tag, found[0] if found else None),
+        author=find_author(checkout, environ),
+    )  # fmt: skip
+    console.info(f"`{into}` holds `autoresearch/{tag}` now ({how.value})")
+    console.data(tip)
+
+
+def _message(tag: str, history: History | None) -> str:
+    lines = [f"Merge autoresearch/{tag}", ""]
+    if history is not None:
+        lines += [f"- {experiment.description} ({history.session.metric} {experiment.metric:.6g})" for experiment in history.kept]
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,357 @@
+"""`run` and `finalize`: a session from its beginning, or from where it was cut off, to its pull request."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from autoresearch_ci import results
+from autoresearch_ci.cli import options, wiring
+from autoresearch_ci.cli.signals import Signals
+from autoresearch_ci.cli.wiring import Opened, Place
+from autoresearch_ci.console import Console
+from autoresearch_ci.errors import BaselineError, ForgeError, GitError, MachineError, SettingsError
+from autoresearch_ci.experiment import Ending, Experiment, History, Session
+from autoresearch_ci.forges.github import GitHubForge
+from autoresearch_ci.forges.pull_request import Operation, PullRequest
+from autoresearch_ci.proposers.knobs import halve_batch
+from autoresearch_ci.proposers.queue import QueueProposer
+from autoresearch_ci.proposers.search import SearchProposer
+from autoresearch_ci.report import pull_request
+from autoresearch_ci.report.chart import chart
+from autoresearch_ci.report.page import page
+from autoresearch_ci.report.summary import summary
+from autoresearch_ci.session import Loop, Proposer, RunRequest, Rules
+from autoresearch_ci.settings import Loaded
+from autoresearch_ci.stopping import Limits
+
+CHART_FILE: Final = "autoresearch-chart.svg"
+SEARCH_SEED: Final = 0
+PREPARE_TIMEOUT_S: Final = 6 * 3600.0
+LAST_PUSH_TRIES: Final = 3
+
+
+def run_session(
+    console: Console,
+    environ: Mapping[str, str],
+    directory: Path,
+    config: Path | None,
+    flags: Mapping[str, Any],
+    *,
+    finalize_after: bool,
+    native_when_no_container: bool = False,
+) -> int:
+    """A whole session; its exit code. See the contract's `run`."""
+    began = _now()
+    loaded = options.load(config, flags, environ, directory)
+    with (
+        Signals() as signals,
+        wiring.open_session(environ, directory, loaded, today=began.date(), starting=True) as opened,
+    ):
+        if isinstance(opened.forge, GitHubForge):
+            console.mask(opened.forge.token)
+        _announce(console, loaded, opened)
+        with wiring.environment(
+            console,
+            environ,
+            opened.settings,
+            state=opened.folder,
+            session=opened.tag,
+            requirements=_requirements(opened),
+            native_when_no_container=native_when_no_container,
+        ) as place:
+            _describe(console, place)
+            history = _begin(opened, place)
+            if not history.experiments:
+                _prepare(console, opened, place, signals)
+            loop = Loop(
+                rules=_rules(opened, place),
+                workspace=opened.workspace,
+                executor=place.executor,
+                proposer=_proposer(opened, history),
+                journal=opened.journal,
+                console=console,
+                interrupt=signals,
+                relieve=halve_batch,
+                now=_now,
+                began=began,
+            )
+            history = loop.research(history)
+        if signals.requested():
+            return _interrupted(console, environ, opened, history, signals, finalize_after=finalize_after)
+        console.info(f"stopped: {history.ended}")
+        return conclude(console, opened, history) if finalize_after else 0
+
+
+def finalize_session(
+    console: Console, environ: Mapping[str, str], directory: Path, config: Path | None, flags: Mapping[str, Any]
+) -> int:
+    """Report, push and pull request of the session as it is recorded; its exit code."""
+    loaded = options.load(config, flags, environ, directory)
+    with wiring.open_session(environ, directory, loaded, today=_now().date(), starting=False) as opened:
+        if isinstance(opened.forge, GitHubForge):
+            console.mask(opened.forge.token)
+        if opened.history is None or not opened.history.experiments:
+            raise SettingsError(f"the session `{opened.tag}` has no experiment yet", hint="run it first: `autoresearch-ci run`")
+        _reconcile(opened, opened.history)
+        return conclude(console, opened, opened.history)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _announce(console: Console, loaded: Loaded, opened: Opened) -> None:
+    """The skill's Research Config, with where each value came from."""
+    rows = [("branch", f"autoresearch/{opened.tag}", "tag")]
+    rows += [row for row in loaded.rows() if row[1] or row[2] != "default"]
+    console.table("AutoResearch Config", ("Parameter", "Value", "From"), rows)
+    if opened.checkout.dirty_script:
+        console.warning(f"{opened.checkout.script} has changes that are not committed: the commit's version is used")
+    if opened.history is not None:
+        done = max(0, len(opened.history.experiments) - 1)
+        console.info(f"going on with `{opened.tag}` after {done} experiments")
+
+
+def _describe(console: Console, place: Place) -> None:
+    detected = place.detection
+    console.info(f"platform: {place.platform.value} ({detected.device}), executor: {place.kind} ({place.why})")
+    for line in place.adjustments.lines():
+        console.info(f"  {line}")
+    if place.kind == "native":
+        console.warning("runs are native: there is no wall between the training script and this machine")
+
+
+def _requirements(opened: Opened) -> bytes | None:
+    """The repository's own requirements, as the base commit has them."""
+    name = opened.settings.requirements
+    if name is None:
+        return None
+    path = _in_repository(opened, name)
+    data = opened.workspace.read_base(path)
+    if data is None:
+        raise SettingsError(f"the base commit has no `{path}`", hint="commit it, or change `requirements`")
+    return data
+
+
+def _in_repository(opened: Opened, name: str) -> str:
+    return (Path(opened.directory) / name).as_posix()
+
+
+def _begin(opened: Opened, place: Place) -> History:
+    """Records that this process takes up the session, new or resumed, and brings the refs to what the journal says."""
+    settings, before = opened.settings, opened.history
+    session = Session(
+        tag=opened.tag,
+        metric=settings.metric,
+        direction=settings.direction,
+        training_script=opened.checkout.script,
+        base_commit=before.session.base_commit if before else opened.checkout.base_commit,
+        base_branch=before.session.base_branch if before else opened.checkout.base_branch,
+        time_budget_s=settings.time_budget,
+        max_iterations=settings.max_iterations,
+        platform=place.platform.value,
+        device=place.detection.device,
+        executor=place.kind,
+        adjustments=place.adjustments.variables(),
+        settings=settings.texts(),
+        repository=opened.forge.repository_url if isinstance(opened.forge, GitHubForge) else "",
+        started_at=before.session.started_at if before else _now(),
+    )
+    history = opened.journal.begin(History(session=session, experiments=before.experiments if before else ()))
+    _reconcile(opened, history)
+    return history
+
+
+def _reconcile(opened: Opened, history: History) -> None:
+    """Refs as the journal says, whatever instant the last process died at."""
+    files = opened.journal.all_files() | {"results.tsv": results.write(history).encode()}
+    opened.workspace.record(history, files)
+    opened.workspace.push()
+
+
+def _prepare(console: Console, opened: Opened, place: Place, signals: Signals) -> None:
+    """The user's `prepare` command, once, before the baseline: the only run with network and a writable cache."""
+    command = opened.settings.prepare
+    if command is None:
+        return
+    with console.group("Prepare"), opened.workspace.export(opened.checkout.base_commit) as tree:
+        name = "prepare.log"
+        run = place.executor.prepare(
+            RunRequest(
+                name=f"{opened.tag.lower().replace('_', '-').replace('.', '-')}-prepare",
+                tree=tree,
+                directory=opened.directory,
+                script=opened.checkout.script,
+                command=command,
+                variables=dict(opened.settings.env),
+                timeout_s=PREPARE_TIMEOUT_S,
+                log=opened.journal.log_path(name),
+            ),
+            signals,
+        )
+        console.untrusted(opened.journal.read_log(name, 4096).splitlines()[-10:])
+    if run.ending is not Ending.INTERRUPTED and run.exit_code != 0:
+        raise MachineError(
+            f"`prepare` failed with exit code {run.exit_code}", hint=f"its log is {opened.journal.log_path(name)}"
+        )
+
+
+def _rules(opened: Opened, place: Place) -> Rules:
+    settings = opened.settings
+    return Rules(
+        command=settings.command_line,
+        directory=opened.directory,
+        variables={
+            **place.adjustments.variables(),
+            "AUTORESEARCH_TIME_BUDGET": f"{settings.time_budget:g}",
+            **settings.env,
+        },
+        timeout_s=settings.timeout_s,
+        last_reading_counts=settings.at_timeout == "last-reading",
+        metric_pattern=settings.metric_pattern,
+        limits=Limits(
+            max_iterations=settings.max_iterations,
+            max_hours=settings.max_hours,
+            target=settings.target,
+            patience=settings.patience,
+            max_crashes=settings.max_crashes,
+        ),
+        report_every=settings.report_every,
+    )
+
+
+def _proposer(opened: Opened, history: History) -> Proposer:
+    """What the settings ask for: a person's own wishes first, then the search."""
+    settings = opened.settings
+    search = SearchProposer(direction=settings.direction, scope=settings.scope, seed=SEARCH_SEED)
+    wishes = [settings.hypothesis] if settings.hypothesis else []
+    if settings.plan is not None:
+        data = opened.workspace.read_base(_in_repository(opened, settings.plan))
+        if data is None:
+            raise SettingsError(f"the base commit has no `{settings.plan}`", hint="commit it, or change `plan`")
+        lines = (line.partition("#")[0].strip() for line in data.decode("utf-8", errors="replace").splitlines())
+        wishes += [line for line in lines if line]
+    if settings.proposer == "search" and not wishes:
+        return search
+    script = opened.workspace.script(history.session.base_commit)
+    return QueueProposer(wishes, script=script, then=search if settings.proposer == "search" else None)
+
+
+def _interrupted(
+    console: Console,
+    environ: Mapping[str, str],
+    opened: Opened,
+    history: History,
+    signals: Signals,
+    *,
+    finalize_after: bool,
+) -> int:
+    """After a signal: everything is on the disk already, so push. Ctrl-C is also how a person ends an open-ended session, and
+    then gets the report; in Actions the step under `always()` makes it, for the runner leaves 7.5 s."""
+    opened.workspace.push(now=True)
+    _set_outputs(console, opened, history, None, "interrupted")
+    in_actions = environ.get("GITHUB_ACTIONS") == "true"
+    if signals.exit_code == 130 and finalize_after and not in_actions and history.experiments:
+        console.info("interrupted: reporting; Ctrl-C again to leave at once")
+        signals.received = None
+        conclude(console, opened, opened.journal.end(history, "stopped by hand"))
+        return 130
+    console.info("interrupted: everything decided is saved; `autoresearch-ci run` goes on, `finalize` reports")
+    return signals.exit_code
+
+
+def conclude(console: Console, opened: Opened, history: History) -> int:
+    """Report files on the branch, push, pull request, outputs. Safe to repeat; 0, or raises GitError or ForgeError."""
+    workspace, forge, settings = opened.workspace, opened.forge, opened.settings
+    picture = chart(history)
+    report = {
+        _in_repository(opened, settings.summary_file): summary(history).encode(),
+        _in_repository(opened, settings.results_file): results.write(history).encode(),
+        _in_repository(opened, CHART_FILE): picture.encode(),
+    }
+    opened.workspace.record(history, opened.journal.files())
+    workspace.adopt_report(report, f"docs: report of {history.session.branch}")
+    for attempt in range(LAST_PUSH_TRIES):
+        if workspace.push(now=True):
+            break
+        time.sleep(2**attempt)
+    else:
+        raise GitError("the remote cannot be reached, so the last experiments are not pushed", hint="later: `autoresearch-ci finalize`")
+    pull = _publish(console, opened, history, picture)
+    for warning in pull.warnings:
+        console.warning(warning)
+    _set_outputs(console, opened, history, pull, "improved" if history.kept else "unchanged")
+    console.step_summary(summary(history))
+    console.info(_headline(history))
+    if pull.url:
+        console.notice(f"Pull request {pull.operation.value}", pull.url)
+    return 0
+
+
+def _publish(console: Console, opened: Opened, history: History, picture: str) -> PullRequest:
+    settings, forge = opened.settings, opened.forge
+    if settings.open_pr == "never" or (settings.open_pr == "on-keep" and not history.kept):
+        console.info("nothing was kept: no pull request" if settings.open_pr == "on-keep" else "no pull request: `open-pr` is `never`")
+        return PullRequest(number=None, url="", operation=Operation.NONE)
+    base = settings.base or (
+        forge.default_branch() if isinstance(forge, GitHubForge) else history.session.base_branch or "HEAD"
+    )
+    diffs = {e.commit: opened.workspace.diff(e.parent, e.commit) for e in history.kept}
+    files = pull_request.Files(
+        summary=_in_repository(opened, settings.summary_file),
+        results=_in_repository(opened, settings.results_file),
+        chart=_in_repository(opened, CHART_FILE),
+    )
+    title, body = pull_request.title(history), pull_request.body(history, files=files, base=base, diffs=diffs)
+    return forge.publish(
+        branch=history.session.branch,
+        base=base,
+        title=title,
+        body=body,
+        draft=settings.draft,
+        labels=settings.labels,
+        attachments={
+            "pull-request.html": page(history, title=title, base=base, diffs=diffs),
+            CHART_FILE: picture,
+            Path(settings.results_file).name: results.write(history),
+            Path(settings.summary_file).name: summary(history),
+        },
+    )
+
+
+def _headline(history: History) -> str:
+    baseline, best = history.baseline, history.best
+    tried = len(history.experiments) - 1
+    if baseline is None or best is None or baseline.metric is None or best.metric is None:
+        return f"{tried} experiments"
+    return f"{history.session.metric}: {baseline.metric:.6g} → {best.metric:.6g} in {tried} experiments, {len(history.kept)} kept"
+
+
+def _set_outputs(console: Console, opened: Opened, history: History, pull: PullRequest | None, status: str) -> None:
+    """The action's outputs (contract, part 4)."""
+    baseline, best = history.baseline, history.best
+    before = baseline.metric if baseline else None
+    after = best.metric if best else None
+    gain = "" if before is None or after is None else f"{history.session.direction.gain(before, after):.6g}"
+    console.set_outputs(
+        {
+            "branch": history.session.branch,
+            "head-sha": opened.workspace.tip,
+            "pull-request-number": str(pull.number or "") if pull else "",
+            "pull-request-url": pull.url if pull else "",
+            "pull-request-operation": pull.operation.value if pull else Operation.NONE.value,
+            "baseline-metric": "" if before is None else repr(before),
+            "best-metric": "" if after is None else repr(after),
+            "improvement": gain,
+            "iterations": str(max(0, len(history.experiments) - 1)),
+            "kept": str(len(history.kept)),
+            "status": status,
+            "results-file": _in_repository(opened, opened.settings.results_file),
+            "summary-file": _in_repository(opened, opened.settings.summary_file),
+        }
+    )

@@ -1,0 +1,342 @@
+"""Builds the parts from the settings: the one place that knows all of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from autoresearch_ci import journal
+from autoresearch_ci.console import Console
+from autoresearch_ci.errors import ForgeError, GitError, MachineError, SettingsError
+from autoresearch_ci.executors import image
+from autoresearch_ci.executors.container import ContainerExecutor
+from autoresearch_ci.executors.engine import connect
+from autoresearch_ci.executors.environment import ensure_environment, probe
+from autoresearch_ci.executors.native import NativeExecutor
+from autoresearch_ci.experiment import History
+from autoresearch_ci.forges.github import GitHubForge
+from autoresearch_ci.forges.local import LocalForge
+from autoresearch_ci.journal import Journal
+from autoresearch_ci.platforms import PROBE, Adjustments, Detection, Platform, adjustments, parse_probe, resolve
+from autoresearch_ci.settings import Loaded, Settings, default_tag
+from autoresearch_ci.workspace import Checkout, Remote, Standing, Workspace, find_author, inspect_repository
+
+TORCH_VERSION: Final = "2.13.0"
+# The CPU builds of torch; without it pip takes the default build, which brings gigabytes of CUDA.
+TORCH_CPU_INDEX: Final = "https://download.pytorch.org/whl/cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where runs happen: the executor, why it is this one, and what it can see."""
+
+    executor: ContainerExecutor | NativeExecutor
+    kind: str
+    why: str
+    platform: Platform
+    detection: Detection
+    adjustments: Adjustments
+
+
+@contextmanager
+def environment(
+    console: Console,
+    environ: Mapping[str, str],
+    settings: Settings,
+    *,
+    state: Path,
+    session: str,
+    requirements: bytes | None,
+    native_when_no_container: bool = False,
+) -> Iterator[Place]:
+    """The environment that the settings ask for, built if needed, probed, and torn down at the end.
+
+    `native_when_no_container`: `auto` may then fall back to native runs, and says why; else it raises MachineError.
+    """
+    kind, why = settings.executor, "asked for"
+    if kind == "auto":
+        kind, why = "container", "an engine answers"
+        if sys.platform == "darwin" or settings.platform == "mps":
+            kind, why = "native", "no Linux container can see MPS"
+    with ExitStack() as stack:
+        executor: ContainerExecutor | NativeExecutor
+        if kind == "container":
+            try:
+                executor = stack.enter_context(_container(console, settings, session, requirements))
+            except MachineError as error:
+                if not native_when_no_container:
+                    raise
+                kind, why = "native", f"no container: {error.message}"
+        if kind == "native":
+            executor = stack.enter_context(_native(console, environ, settings, state, requirements))
+        detection = parse_probe(executor.probe(PROBE))
+        platform = resolve(settings.platform, detection)
+        yield Place(executor, kind, why, platform, detection, adjustments(platform, detection))
+
+
+def _container(
+    console: Console, settings: Settings, session: str, requirements: bytes | None
+) -> ContainerExecutor:
+    """The container executor with its image; the platform of the image is what the machine itself can see."""
+    client = connect()
+    platform = settings.platform
+    if platform == "auto":
+        platform = parse_probe(probe(Path(sys.executable), PROBE)).platform.value
+    arguments = dict(settings.build_args)
+    if platform == "cpu":
+        arguments.setdefault("TORCH_INDEX_URL", TORCH_CPU_INDEX)
+    with console.group(f"Build the {platform} environment"):
+        built = image.ensure_image(
+            client,
+            platform=platform,
+            base_image=settings.base_image,
+            requirements=requirements,
+            torch_version=arguments.pop("TORCH_VERSION", TORCH_VERSION),
+            build_args=arguments,
+            on_line=lambda line: console.untrusted([line]),
+        )
+        console.info(f"{'built' if built.built else 'cached'}: {built.tag}")
+    return ContainerExecutor(
+        client,
+        built,
+        session=session,
+        cache=cache_folder(settings),
+        platform=platform,
+        memory=settings.memory,
+        cpus=settings.cpus,
+        shm_size=settings.shm_size,
+    )
+
+
+def _native(
+    console: Console, environ: Mapping[str, str], settings: Settings, state: Path, requirements: bytes | None
+) -> NativeExecutor:
+    """The native executor. Its Python is the one that runs this program; or, where that is the Action's own environment or
+    `requirements` is set, one made for the training."""
+    python = Path(sys.executable)
+    if requirements is not None or environ.get("GITHUB_ACTIONS") == "true":
+        with console.group("Build the native environment"):
+            python = ensure_environment(
+                state,
+                requirements=requirements,
+                torch_requirement=image.native_requirements().read_text(encoding="utf-8"),
+                python=sys.executable,
+                on_line=lambda line: console.untrusted([line]),
+            )
+    return NativeExecutor(
+        scratch=state / "native", cache=cache_folder(settings), memory=settings.memory, python=python
+    )
+
+
+def cache_folder(settings: Settings) -> Path:
+    """The data cache, made when it is missing."""
+    folder = Path(settings.cache).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"cannot make the data cache {folder}: {error.strerror}", hint="point `cache` at a folder that can be written"
+        ) from error
+    return folder
+
+
+@dataclass(slots=True)
+class Opened:
+    """A session that this process holds: its repository, its record and where it is pushed to."""
+
+    settings: Settings
+    checkout: Checkout
+    tag: str
+    folder: Path
+    directory: str
+    forge: GitHubForge | LocalForge
+    workspace: Workspace
+    journal: Journal
+    history: History | None
+
+
+def state_folder(directory: Path, git_dir: Path, state_dir: str | None) -> Path:
+    """The folder for all sessions of one repository, wherever in it a command is started."""
+    root = (directory / state_dir).expanduser() if state_dir else platformdirs.user_state_path("autoresearch_ci")
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", git_dir.parent.name if git_dir.name == ".git" else git_dir.name)
+    return root / f"{name}-{hashlib.sha256(str(git_dir).encode()).hexdigest()[:8]}"
+
+
+def choose_forge(environ: Mapping[str, str], settings: Settings, checkout: Checkout, state: Path) -> GitHubForge | LocalForge:
+    """GitHub inside Actions or when asked for; else a folder on this machine."""
+    in_actions = environ.get("GITHUB_ACTIONS") == "true"
+    if settings.forge == "github" or (settings.forge == "auto" and in_actions):
+        return GitHubForge.from_environment(environ, checkout.origin)
+    return LocalForge(repository=checkout.root, folder=state / "pull-requests")
+
+
+@contextmanager
+def open_session(
+    environ: Mapping[str, str], directory: Path, loaded: Loaded, *, today: dt.date, starting: bool
+) -> Iterator[Opened]:
+    """The session of the settings' tag, held by this process alone, with what is recorded of it here and on the remote.
+
+    `starting`: a tag that is not set is the date's, and `resume` is obeyed; else it is the repository's latest session.
+    """
+    settings = loaded.settings
+    checkout = inspect_repository(directory, settings.training_script)
+    state = state_folder(directory, checkout.git_dir, settings.state_dir)
+    tag = settings.tag or (default_tag(today) if starting else latest_tag(state))
+    folder = state / tag
+    with _lock(folder, tag):
+        forge = choose_forge(environ, settings, checkout, state)
+        token = forge.token if isinstance(forge, GitHubForge) else ""
+        workspace = Workspace.open(
+            folder,
+            checkout,
+            tag=tag,
+            remote=Remote(url=forge.remote_url, token=token),
+            author=find_author(checkout, environ),
+        )
+        record = Journal(folder)
+        history = _recorded(workspace, record)
+        if starting:
+            _obey_resume(settings, tag, history)
+            (state / "latest").write_text(tag, encoding="utf-8")
+        if history is not None:
+            _check_same(settings, checkout, history)
+            workspace.use_base(history.session.base_commit)
+        where = Path(os.path.relpath(os.path.realpath(directory), checkout.root)).as_posix()
+        yield Opened(settings, checkout, tag, folder, where, forge, workspace, record, history)
+
+
+@contextmanager
+def _lock(folder: Path, tag: str) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise GitError(
+            f"the session `{tag}` is running already, in another process",
+            hint="`autoresearch-ci status` shows it; another `tag` can run beside it",
+        ) from error
+    except OSError as error:
+        raise MachineError(
+            f"cannot write to the state folder {folder}: {error.strerror or error}",
+            hint="point `state-dir` at a folder that can be written",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _recorded(workspace: Workspace, record: Journal) -> History | None:
+    """What is known of the session here and on the remote, whichever is further; None for a new one."""
+    local = record.load()
+    standing = workspace.compare()
+    if standing is Standing.UNKNOWN and not local:
+        raise GitError("the remote cannot be reached", hint="check the network and the address of the remote")
+    if standing is Standing.BEHIND:
+        workspace.adopt_remote()
+    data = journal.newest(local, journal.join_segments(workspace.journal_files("journal")))
+    if not data:
+        return None
+    record.restore(data)
+    try:
+        return journal.parse(data)
+    except ValueError as error:
+        raise GitError(
+            f"the session's journal cannot be read: {error}", hint="start with another tag, or restore the journal"
+        ) from error
+
+
+def _obey_resume(settings: Settings, tag: str, history: History | None) -> None:
+    if settings.resume == "never" and history is not None:
+        raise SettingsError(f"the tag `{tag}` is taken, and `resume` is `never`", hint="choose another `tag`")
+    if settings.resume == "require" and history is None:
+        raise SettingsError(f"there is no session `{tag}` to resume", hint="check `tag`, or set `resume` to `auto`")
+
+
+def _check_same(settings: Settings, checkout: Checkout, history: History) -> None:
+    """A session has one metric, one direction and one script; readings of others cannot be compared."""
+    session = history.session
+    for name, now, then in (
+        ("metric", settings.metric, session.metric),
+        ("direction", settings.direction, session.direction),
+        ("training-script", checkout.script, session.training_script),
+        ("time-budget", settings.time_budget, session.time_budget_s),
+    ):
+        if now != then:
+            raise SettingsError(
+                f"`{name}` is {now}, but the session `{session.tag}` began with {then}",
+                hint="its results could not be compared: set it back, or choose another `tag`",
+            )
+
+
+def latest_tag(state: Path) -> str:
+    """The tag of the session that was started last in this repository."""
+    try:
+        return (state / "latest").read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(
+            "no session was started from this repository here", hint="`autoresearch-ci run` starts one; `--tag` names another"
+        ) from error
+
+
+def recorded(environ: Mapping[str, str], directory: Path, values: Mapping[str, Any]) -> tuple[History, Journal] | None:
+    """The session that is recorded on this machine for looking at it, without holding it; None when there is none.
+
+    A session known only to the remote is read from its refs.
+    """
+    try:
+        checkout = inspect_repository(directory, str(values.get("training-script") or "train.py"))
+    except (GitError, SettingsError):
+        return None  # a folder with nothing but a results.tsv can be reported on, too
+    state = state_folder(directory, checkout.git_dir, values.get("state-dir"))
+    tag = str(values.get("tag") or "")
+    if not tag:
+        if not (state / "latest").is_file():
+            return None
+        tag = latest_tag(state)
+    record = Journal(state / tag)
+    data = record.load() or _remote_record(environ, checkout, tag, values)
+    if not data:
+        return None
+    try:
+        return journal.parse(data), record
+    except ValueError as error:
+        raise GitError(f"the session's journal cannot be read: {error}", hint="was it edited?") from error
+
+
+def _remote_record(environ: Mapping[str, str], checkout: Checkout, tag: str, values: Mapping[str, Any]) -> bytes:
+    """The record of a session that another machine ran, read from the remote through a clone that is thrown away."""
+    forge: GitHubForge | LocalForge
+    if values.get("forge") == "local" or not checkout.origin:
+        forge = LocalForge(repository=checkout.root, folder=checkout.root)
+    else:
+        try:
+            forge = GitHubForge.from_environment(environ, checkout.origin)
+        except (ForgeError, SettingsError):
+            return b""
+    token = forge.token if isinstance(forge, GitHubForge) else ""
+    with tempfile.TemporaryDirectory(prefix="autoresearch-status-") as folder:
+        workspace = Workspace.open(
+            Path(folder),
+            checkout,
+            tag=tag,
+            remote=Remote(url=forge.remote_url, token=token),
+            author=find_author(checkout, environ),
+        )
+        if workspace.compare() is not Standing.BEHIND:
+            return b""
+        workspace.adopt_remote()
+        return journal.join_segments(workspace.journal_files("journal"))

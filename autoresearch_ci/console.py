@@ -1,0 +1,157 @@
+"""All output: plain, a rich terminal, or GitHub Actions (groups, annotations, outputs, the step summary).
+
+Data goes to stdout, everything else to stderr. In Actions both are parsed for workflow commands, so what a training script
+printed is shown only between `::stop-commands::` and a random token, without control characters.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self, TextIO
+
+MAX_NOTICES: Final = 10  # GitHub shows ten of each kind per step (runner, ExecutionContext.cs)
+MAX_SUMMARY: Final = 1_000_000  # bytes; above 1 MiB GitHub drops the whole summary
+MAX_LINE: Final = 4000
+
+_CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(line: str) -> str:
+    """The line without escape sequences and control characters, and of bounded length."""
+    return _CONTROL.sub("", line)[:MAX_LINE]
+
+
+@dataclass(slots=True)
+class Console:
+    """Where the program speaks. `environ` gives GitHub's files; `in_actions` and `rich` are the flavour."""
+
+    out: TextIO
+    err: TextIO
+    environ: Mapping[str, str] = field(default_factory=dict)
+    in_actions: bool = False
+    rich: bool = False
+    _notices: int = 0
+
+    @classmethod
+    def detect(cls, environ: Mapping[str, str], out: TextIO, err: TextIO) -> Self:
+        """The flavour that fits: Actions, a terminal, or plain."""
+        in_actions = environ.get("GITHUB_ACTIONS") == "true"
+        rich = not in_actions and err.isatty() and "NO_COLOR" not in environ and environ.get("TERM") != "dumb"
+        return cls(out, err, environ, in_actions, rich)
+
+    def data(self, text: str) -> None:
+        """What the command was asked for, on stdout."""
+        print(text.rstrip("\n"), file=self.out, flush=True)
+
+    def info(self, text: str) -> None:
+        self._say(text)
+
+    @contextmanager
+    def group(self, title: str) -> Iterator[None]:
+        """What is said inside belongs to `title`: a fold in Actions, a heading elsewhere."""
+        if self.in_actions:
+            self._say(f"::group::{_data(title)}")
+            try:
+                yield
+            finally:
+                self._say("::endgroup::")
+        else:
+            self._styled(f"▸ {printable(title)}", "bold")
+            yield
+
+    def notice(self, title: str, message: str) -> None:
+        """Something a person wants to see; the first ten are annotations in Actions."""
+        self._notices += 1
+        if self.in_actions and self._notices <= MAX_NOTICES:
+            self._say(f"::notice title={_property(title)}::{_data(message)}")
+        else:
+            self._styled(f"{printable(title)}: {printable(message)}", "green")
+
+    def warning(self, message: str) -> None:
+        if self.in_actions:
+            self._say(f"::warning::{_data(message)}")
+        else:
+            self._styled(f"warning: {printable(message)}", "yellow")
+
+    def error(self, message: str, hint: str = "") -> None:
+        """One line that says what is wrong, and one that says what to do."""
+        if self.in_actions:
+            self._say(f"::error::{_data(message + (f' — hint: {hint}' if hint else ''))}")
+            return
+        self._styled(f"error: {printable(message)}", "bold red")
+        if hint:
+            self._styled(f"hint: {printable(hint)}", "cyan")
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A table, on stderr: it is for reading, not for parsing."""
+        from rich import box
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        width = None if self.rich else 160
+        RichConsole(file=self.err, width=width, no_color=not self.rich, highlight=False, legacy_windows=False).print(table)
+
+    def untrusted(self, lines: Iterable[str]) -> None:
+        """Lines that a training script or a build printed: shown, never obeyed."""
+        shown = [printable(line) for line in lines]
+        if self.in_actions:
+            token = secrets.token_hex(16)
+            shown = [f"::stop-commands::{token}", *shown, f"::{token}::"]
+        for line in shown:
+            self._say(line)
+
+    def mask(self, secret: str) -> None:
+        """Keeps `secret` out of every later line of an Actions log."""
+        if self.in_actions and secret:
+            self._say(f"::add-mask::{_data(secret)}")
+
+    def set_outputs(self, values: Mapping[str, str]) -> None:
+        """The step's outputs in Actions; nothing elsewhere. The delimiter is random, so that no value can end its own."""
+        path = self.environ.get("GITHUB_OUTPUT")
+        if not self.in_actions or not path:
+            return
+        with Path(path).open("a", encoding="utf-8") as file:
+            for name, value in values.items():
+                end = f"end-{secrets.token_hex(16)}"
+                file.write(f"{name}<<{end}\n{value}\n{end}\n")
+
+    def step_summary(self, markdown: str) -> None:
+        """The step's summary in Actions, in place of what it was before, and always below GitHub's limit."""
+        path = self.environ.get("GITHUB_STEP_SUMMARY")
+        if not self.in_actions or not path:
+            return
+        data = markdown.encode()
+        if len(data) > MAX_SUMMARY:
+            data = data[:MAX_SUMMARY].decode(errors="ignore").encode() + b"\n\n... cut: the branch holds the whole summary\n"
+        Path(path).write_bytes(data)
+
+    def _say(self, text: str) -> None:
+        print(text, file=self.err, flush=True)
+
+    def _styled(self, text: str, style: str) -> None:
+        if not self.rich:
+            self._say(text)
+            return
+        from rich.console import Console as RichConsole
+
+        RichConsole(file=self.err, highlight=False).print(text, style=style, markup=False, soft_wrap=True)
+
+
+def _data(text: str) -> str:
+    """Escaped as the runner wants the message of a workflow command."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,53 @@
+"""The skill's progress report: every few experiments, and whenever somebody asks."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Final
+
+from autoresearch_ci.experiment import History, Status
+from autoresearch_ci.report.markdown import cell, duration, number
+
+RECENT: Final = 5
+
+
+def progress_report(history: History, *, now: dt.datetime) -> str:
+    """Markdown in the form of the skill's part 2.6."""
+    session, best, baseline = history.session, history.best, history.baseline
+    done = max(0, len(history.experiments) - 1)
+    last = history.experiments[-1].finished_at if history.experiments else None
+    until = last if history.ended and last else now
+    elapsed = (until - session.started_at).total_seconds() if session.started_at else 0.0
+    limit = "unlimited" if session.max_iterations is None else str(session.max_iterations)
+    lines = [f"## AutoResearch Progress — Iteration {done}", ""]
+    if best is not None:
+        lines.append(f"**Best so far:** {number(best.metric)} (iteration {best.number}, commit {best.label})")
+    if best is not None and baseline is not None and best.metric is not None and baseline.metric is not None:
+        lines.append(f"**vs. Baseline:** {change(baseline.metric, best.metric)}")
+    lines += [f"**Iterations:** {done} completed / {limit}", f"**Time elapsed:** {duration(elapsed)}", ""]
+    lines += [f"**Recent results (last {RECENT}):**", "| Iter | Commit | Metric | Status | Change |", "|---|---|---|---|---|"]
+    for experiment in reversed(history.experiments[-RECENT:]):
+        lines.append(
+            f"| {experiment.number} | {cell(experiment.label)} | {number(experiment.metric)} | {experiment.status.value} "
+            f"| {cell(experiment.description)} |"
+        )
+    lines += ["", f"**Current direction:** {_direction(history)}"]
+    return "\n".join(lines) + "\n"
+
+
+def change(before: float, after: float) -> str:
+    """The difference as a signed number, and as a share where there is something to share: `-0.0282 (-2.83%)`."""
+    share = f" ({(after - before) / abs(before):+.2%})" if before else ""
+    return f"{after - before:+.6g}{share}"
+
+
+def _direction(history: History) -> str:
+    """Where the session is looking now, as far as its last results tell."""
+    after = [e for e in history.experiments if e.number > 0]
+    if not after:
+        return "the baseline is measured; the search begins"
+    last = after[-1]
+    if last.status is Status.KEEP:
+        return f"near what was just kept: {cell(last.description)}"
+    misses = next((n for n, e in enumerate(reversed(after)) if e.status is Status.KEEP), len(after))
+    return f"{last.category.value}; {misses} experiments since the last keep"

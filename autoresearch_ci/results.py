@@ -1,0 +1,114 @@
+"""results.tsv, the public extract of the journal: written in the contract's form, read leniently.
+
+Header `commit⇥<metric>⇥mem_gb⇥status⇥description`. Read as well: karpathy/autoresearch's files and those that people and agents
+edit (`memory_gb`, `0.000000` in a crash row, commits that are no hash, CRLF, a byte-order mark, columns in another order). A
+crash never counts as a value.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+from autoresearch_ci.errors import SettingsError
+from autoresearch_ci.experiment import Category, Direction, Experiment, History, Session, Status, Verdict
+
+NONE: Final = "—"
+MAX_DESCRIPTION: Final = 300
+
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
+_MEMORY: Final = ("mem_gb", "memory_gb")
+_LOWER_IS_BETTER: Final = re.compile(r"loss|bpb|bpc|ppl|perplexity|err|wer\b|cer\b|mse|mae|rmse|nll|time|latency", re.IGNORECASE)
+_HIGHER_IS_BETTER: Final = re.compile(r"acc|f1|auc|bleu|rouge|map\b|iou|dice|r2\b|score|reward|recall|precision", re.IGNORECASE)
+
+
+def write(history: History) -> str:
+    """The whole table."""
+    return header(history.session.metric) + "".join(row(experiment) for experiment in history.experiments)
+
+
+def header(metric: str) -> str:
+    return f"commit\t{metric}\tmem_gb\tstatus\tdescription\n"
+
+
+def row(experiment: Experiment) -> str:
+    """One line: 7 characters of the hash, the metric exactly as it was read, memory with one decimal."""
+    metric = NONE if experiment.metric is None else repr(experiment.metric)
+    memory = NONE if experiment.memory_gb is None else f"{experiment.memory_gb:.1f}"
+    return f"{experiment.label}\t{metric}\t{memory}\t{experiment.status.value}\t{_one_line(experiment.description)}\n"
+
+
+def _one_line(text: str) -> str:
+    """A description that stays in its cell, also in a spreadsheet, which would run one that begins as a formula."""
+    text = _UNPRINTABLE.sub(" ", text).strip()[:MAX_DESCRIPTION]
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def read(text: str, *, metric: str | None = None, direction: Direction | None = None) -> History:
+    """The history in a results.tsv, whoever wrote it; SettingsError, with the line, when it is none.
+
+    `metric`: the column that counts, the second by default. `direction`: guessed from the metric's name by default.
+    """
+    lines = text.removeprefix("\ufeff").splitlines()
+    columns = [name.strip() for name in lines[0].split("\t")] if lines else []
+    if "commit" not in columns or "status" not in columns or len(columns) < 3:
+        raise SettingsError(
+            "line 1 is not the header of a results.tsv", hint="it reads `commit`, the metric, `mem_gb`, `status`, `description`"
+        )
+    known = {"commit", "status", "description", *_MEMORY}
+    name = metric or next((column for column in columns if column not in known), "")
+    if name not in columns:
+        raise SettingsError(f"there is no column `{name or 'of a metric'}`", hint=f"its columns are {', '.join(columns)}")
+    at = {column: index for index, column in enumerate(columns)}
+    memory_at = next((at[column] for column in _MEMORY if column in at), -1)
+    commit_at, metric_at, status_at, description_at = at["commit"], at[name], at["status"], at.get("description", -1)
+    experiments: list[Experiment] = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        cells = line.split("\t")
+        cells += [""] * (len(columns) - len(cells))
+        try:
+            status = Status(cells[status_at].strip().lower())
+        except ValueError as error:
+            raise SettingsError(
+                f"line {number}: `{cells[status_at].strip()[:40]}` is no status", hint="one of keep, discard, crash"
+            ) from error
+        value = None if status is Status.CRASH else _number(cells[metric_at])
+        if status is not Status.CRASH and value is None:
+            raise SettingsError(
+                f"line {number}: `{cells[metric_at].strip()[:40]}` is no value of {name}", hint="a crash has the status `crash`"
+            )
+        experiments.append(
+            Experiment(
+                number=len(experiments),
+                commit=cells[commit_at].strip(),
+                parent="",
+                description=_UNPRINTABLE.sub(" ", cells[description_at]).strip() if description_at >= 0 else "",
+                category=Category.OTHER,
+                verdict=Verdict(status=status, reason=""),
+                metric=value,
+                memory_gb=None if status is Status.CRASH or memory_at < 0 else _number(cells[memory_at]),
+            )
+        )
+    return History(
+        session=Session(tag="", metric=name, direction=direction or _guess(name), training_script=""),
+        experiments=tuple(experiments),
+    )
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _guess(metric: str) -> Direction:
+    if _LOWER_IS_BETTER.search(metric):
+        return Direction.MINIMIZE
+    if _HIGHER_IS_BETTER.search(metric):
+        return Direction.MAXIMIZE
+    raise SettingsError(f"it is not known whether `{metric}` is better lower or higher", hint="say so with `--direction`")

@@ -1,0 +1,253 @@
+"""`nox -s bench`: what the product costs beside the training. Prints a table; asserts nothing.
+
+Every figure is measured here and now, as medians, against the bare thing in the same run.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from autoresearch_ci.console import Console
+from autoresearch_ci.errors import MachineError
+from autoresearch_ci.executors.container import ContainerExecutor
+from autoresearch_ci.executors.engine import connect
+from autoresearch_ci.executors.image import Image, ensure_image
+from autoresearch_ci.executors.native import NativeExecutor
+from autoresearch_ci.experiment import Category, Direction, Ending, History, Proposal, Run, Session
+from autoresearch_ci.journal import Journal
+from autoresearch_ci.session import Executor, Interrupt, Loop, RunRequest, Rules
+from autoresearch_ci.stopping import Limits
+from autoresearch_ci.workspace import Author, Remote, Workspace, inspect_repository, new_repository
+
+BASE_IMAGE = os.environ.get("BENCH_BASE_IMAGE", "autoresearch-ci/test-base:bookworm")
+SCRIPT = 'STEP = 0\nprint("val_bpb: 1.0")\n'
+
+
+class Counting:
+    """A proposer that costs nothing: the constant of the script counts up."""
+
+    def propose(self, history: History, script: str) -> Proposal | None:
+        number = len(history.experiments)
+        text = SCRIPT.replace("STEP = 0", f"STEP = {number}")
+        return Proposal(script=text, description=f"STEP {number - 1} → {number}", category=Category.OTHER)
+
+
+class Never:
+    def requested(self) -> bool:
+        return False
+
+
+class Instant:
+    """An executor whose runs take no time: what is left is ours."""
+
+    def run(self, request: RunRequest, interrupt: Interrupt) -> Run:
+        request.log.write_text("val_bpb: 1.0\n")
+        return Run(ending=Ending.EXITED, exit_code=0, wall_s=0.0)
+
+
+@contextmanager
+def project(files: dict[str, str]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="autoresearch-bench-") as name:
+        folder = Path(name) / "project"
+        folder.mkdir()
+        for path, text in files.items():
+            (folder / path).write_text(text)
+        new_repository(folder, "start")
+        yield folder
+
+
+def session_times(folder: Path, executor: Executor, count: int) -> list[float]:
+    """Seconds from the start of each experiment after the baseline to the start of the next, in a real session."""
+    state = folder.parent / f"state-{random.randrange(10**9)}"
+    checkout = inspect_repository(folder, "train.py")
+    workspace = Workspace.open(
+        state, checkout, tag=state.name, remote=Remote(url=str(folder)), author=Author("bench", "bench@localhost")
+    )
+    workspace.compare()
+    journal = Journal(state)
+    session = Session(
+        tag=state.name,
+        metric="val_bpb",
+        direction=Direction.MINIMIZE,
+        training_script="train.py",
+        base_commit=checkout.base_commit,
+        started_at=dt.datetime.now(dt.UTC),
+    )
+    history = journal.begin(History(session=session))
+    loop = Loop(
+        rules=Rules(
+            command="python train.py",
+            directory=".",
+            variables={},
+            timeout_s=60.0,
+            last_reading_counts=False,
+            metric_pattern=None,
+            limits=Limits(max_iterations=count),
+            report_every=10,
+        ),
+        workspace=workspace,
+        executor=executor,
+        proposer=Counting(),
+        journal=journal,
+        console=Console(io.StringIO(), io.StringIO()),
+        interrupt=Never(),
+        relieve=lambda _: None,
+        now=lambda: dt.datetime.now(dt.UTC),
+        began=dt.datetime.now(dt.UTC),
+    )
+    done = loop.research(history)
+    starts = [e.started_at for e in done.experiments[1:] if e.started_at]
+    return [(b - a).total_seconds() for a, b in zip(starts, starts[1:], strict=False)]
+
+
+def timed(work: Callable[[], object], count: int) -> float:
+    """The median of `count` calls, in seconds."""
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def native_overhead() -> tuple[str, str]:
+    with project({"train.py": SCRIPT}) as folder:
+        executor = NativeExecutor(scratch=folder.parent / "native", cache=None, memory=None, python=Path(sys.executable))
+        with executor:
+            ours = statistics.median(session_times(folder, executor, 60))
+        bare = timed(lambda: subprocess.run([sys.executable, "train.py"], cwd=folder, capture_output=True, check=True), 60)
+    return f"{(ours - bare) * 1000:.0f} ms", "60 ms"
+
+
+def growth() -> tuple[str, str]:
+    with project({"train.py": SCRIPT}) as folder:
+        times = session_times(folder, Instant(), 2020)
+    early, late = statistics.median(times[2:22]), statistics.median(times[1990:2010])
+    return f"{late / early:.2f} × ({early * 1000:.0f} → {late * 1000:.0f} ms)", "1.2 ×"
+
+
+def container_overhead() -> tuple[str, str]:
+    try:
+        client = connect()
+        image: Image = ensure_image(
+            client,
+            platform="cpu",
+            base_image=BASE_IMAGE,
+            requirements=None,
+            torch_version="",
+            build_args={},
+            on_line=lambda _: None,
+        )
+    except MachineError as error:
+        return f"not measured: {error.message}", "1.3 ×"
+    with project({"train.py": SCRIPT}) as folder, ContainerExecutor(client, image, session="bench", cache=None, platform="cpu") as executor:
+
+        def ours() -> None:
+            request = RunRequest(
+                name=f"bench-{random.randrange(10**9)}",
+                tree=folder,
+                script="train.py",
+                command="python train.py",
+                variables={},
+                timeout_s=60.0,
+                log=folder.parent / "log",
+            )
+            assert executor.run(request, Never()).exit_code == 0
+
+        bare = [
+            "docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL",
+            "--security-opt", "no-new-privileges", "--user", "65532:65532", "--pids-limit", "2048", "--memory", "8g", "--memory-swap", "8g",
+            "--shm-size", "1g", "--tmpfs", "/tmp", "--tmpfs", "/outputs", "--tmpfs", "/workspace", "--init",
+            "-v", f"{folder / 'train.py'}:/workspace/train.py:ro", "-w", "/workspace", image.tag, "python", "train.py",
+        ]  # fmt: skip
+        ratios = []
+        for _ in range(15):  # in turn, so that both meet the same machine
+            start = time.perf_counter()
+            subprocess.run(bare, capture_output=True, check=True)
+            middle = time.perf_counter()
+            ours()
+            ratios.append((time.perf_counter() - middle) / (middle - start))
+    return f"{statistics.median(ratios):.2f} ×", "1.3 ×"
+
+
+def first_training() -> tuple[str, str]:
+    """From the start of the process to the first line of the training script, with the image cached."""
+    settings = 'time-budget = "10s"\nmetric = "val_bpb"\ndirection = "minimize"\nmax-iterations = 0\n'
+    with project({"train.py": "import time\nprint(f'started: {time.time()}')\n" + SCRIPT, "autoresearch.toml": settings}) as folder:
+        extra: list[str] = []
+        try:
+            connect()
+            extra = ["--base-image", BASE_IMAGE, "--build-args", "TORCH_VERSION=,TORCH_INDEX_URL=", "--platform", "cpu"]
+        except MachineError:
+            extra = ["--executor", "native"]
+        times = []
+        for number in range(4):
+            state = folder.parent / f"first-{number}"
+            start = time.time()
+            subprocess.run(
+                [sys.executable, "-m", "autoresearch_ci", "run", "--tag", f"first-{number}", "--state-dir", str(state), *extra],
+                cwd=folder, capture_output=True, check=True,
+            )  # fmt: skip
+            log = next(state.rglob("0000-1.log")).read_text()
+            times.append(float(log.split("started: ")[1].split()[0]) - start)
+    where = "native" if "native" in extra else "container"
+    return f"{statistics.median(times[1:]):.1f} s ({where})", "3 s"
+
+
+def help_time() -> tuple[str, str]:
+    command = [sys.executable, "-m", "autoresearch_ci", "--help"]
+    return f"{timed(lambda: subprocess.run(command, capture_output=True, check=True), 9):.2f} s", "0.4 s"
+
+
+def large_report() -> tuple[str, str]:
+    with tempfile.TemporaryDirectory(prefix="autoresearch-bench-") as name:
+        table = Path(name) / "results.tsv"
+        draw = random.Random(0)
+        rows = ["commit\tval_bpb\tmem_gb\tstatus\tdescription", "baseline\t1.0\t1.0\tkeep\tBaseline — no modifications"]
+        best = 1.0
+        for number in range(100_000):
+            value = best + draw.uniform(-0.00001, 0.01)
+            status = "crash" if number % 50 == 0 else "keep" if value < best else "discard"
+            best = min(best, value) if status == "keep" else best
+            cells = ("—", "—") if status == "crash" else (f"{value:.6f}", "1.0")
+            rows.append(f"{draw.randrange(16**7):07x}\t{cells[0]}\t{cells[1]}\t{status}\tKNOB {number} → {number + 1}")
+        table.write_text("\n".join(rows) + "\n")
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "autoresearch_ci", "report", str(table)], cwd=name, capture_output=True, check=True)
+        seconds = time.perf_counter() - start
+    # The largest child so far; in kilobytes on Linux, in bytes on macOS.
+    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+    return f"{seconds:.1f} s, {peak_mb:.0f} MB", "3 s, 300 MB"
+
+
+CASES: dict[str, Callable[[], tuple[str, str]]] = {
+    "`report` over 100,000 rows": large_report,  # first: it reads the largest child's memory
+    "`autoresearch-ci --help`": help_time,
+    "overhead of an experiment over the bare process, native": native_overhead,
+    "the 2,000th experiment against the 10th": growth,
+    "a container run against a bare `docker run`": container_overhead,
+    "from `run` to the first started training": first_training,
+}
+
+
+def main() -> None:
+    print("| | measured | goal |\n|---|---|---|")
+    for name, case in CASES.items():
+        measured, goal = case()
+        print(f"| {name} | {measured} | {goal} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
