@@ -93,6 +93,8 @@ class Knob:
 
     def at(self, coordinate: float) -> Value:
         """The value at a place on the scale: clipped to the range, and as short as a person would write it."""
+        if not self.options:
+            coordinate = min(max(coordinate, self.coordinate(self.low) - 1), self.coordinate(self.high) + 1)
         match self.kind:
             case Kind.BOOLEAN | Kind.CHOICE:
                 return self.options[min(max(round(coordinate), 0), len(self.options) - 1)]
@@ -557,7 +559,9 @@ def _number(node: cst.BaseExpression) -> int | float | None:
         return value if value < LIMIT else None
     if isinstance(node, cst.UnaryOperation):
         inner = _number(node.expression)
-        return None if inner is None or not isinstance(node.operator, cst.Minus) else -inner
+        if inner is None or isinstance(node.operator, cst.Plus):
+            return inner
+        return -inner if isinstance(node.operator, cst.Minus) else None
     left, right = _number(node.left), _number(node.right)
     if left is None or right is None:
         return None

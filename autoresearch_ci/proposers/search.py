@@ -19,8 +19,9 @@ from autoresearch_ci.experiment import Direction, Experiment, History, Proposal,
 from autoresearch_ci.proposers.knobs import Knob, Scope, Value, find_knobs, set_knobs
 from autoresearch_ci.source import fingerprint
 
-WINDOW = 200  # trials that TPE looks at, at least; at most twice as many
-SAMPLES = 16  # how often TPE is asked for one proposal before the grid is searched
+WINDOW = 3  # blocks of experiments that TPE looks at besides the current one
+BLOCK = 25  # experiments after which the study is made anew, without the oldest and without unused samples
+SAMPLES = 4  # how often TPE is asked for one proposal before the grid is searched
 EVERY = 8  # every how many experiments TPE proposes although a curve promises something
 MEMORY = 40  # points of one curve that are kept
 GRID = 400  # steps of the grid of one knob
@@ -152,10 +153,11 @@ class SearchProposer:
             (move for knob in self._knobs for move in self._by_curve(knob, scale)), key=lambda move: -move.expected
         )
         promising = [move for move in moves if move.expected > 0.02 * scale]
+        sampled = self._by_optuna()
         if len(self._changes) % EVERY == EVERY - 1 or not promising:
-            yield from self._by_optuna()
+            yield from sampled
         yield from moves
-        yield from self._by_optuna()
+        yield from sampled
         yield from self._by_grid()
 
     def _by_curve(self, knob: Knob, scale: float) -> Iterator[Move]:
@@ -235,9 +237,13 @@ class SearchProposer:
     def _told_study(self) -> optuna.Study:
         """The study, told the experiments of the window; made anew when the window moves or the knobs are others."""
         names = tuple(knob.name for knob in self._knobs)
-        start = max(0, (len(self._changes) // WINDOW - 1) * WINDOW)
-        if self._study is None or self._study_of != (names, start):
-            self._study, self._study_of, self._told = optuna.create_study(), (names, start), start
+        block = len(self._changes) // BLOCK
+        if self._study is None or self._study_of != (names, block):
+            self._study, self._study_of, self._told = (
+                optuna.create_study(),
+                (names, block),
+                max(0, block - WINDOW) * BLOCK,
+            )
         knobs = {knob.name: knob for knob in self._knobs}
         for name, value, change in self._changes[self._told :]:
             knob = knobs.get(name)
