@@ -50,8 +50,8 @@ def read(text: str, *, metric: str | None = None, direction: Direction | None = 
 
     `metric`: the column that counts, the second by default. `direction`: guessed from the metric's name by default.
     """
-    lines = text.removeprefix("\ufeff").splitlines()
-    columns = [name.strip() for name in lines[0].split("\t")] if lines else []
+    lines = text.removeprefix("\ufeff").replace("\r", "\n").split("\n")  # not splitlines: it would cut a cell at U+2028
+    columns = [name.strip() for name in lines[0].split("\t")]
     if "commit" not in columns or "status" not in columns or len(columns) < 3:
         raise SettingsError(
             "line 1 is not the header of a results.tsv", hint="it reads `commit`, the metric, `mem_gb`, `status`, `description`"
