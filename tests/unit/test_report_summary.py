@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+
+from autoresearch_ci.experiment import Category, History, Status, Verdict
+from autoresearch_ci.report.progress import change, progress_report
+from autoresearch_ci.report.summary import MAX_ROWS, summary
+from tests.unit.histories import START, experiment, history
+
+KEEP, DISCARD, CRASH = Status.KEEP, Status.DISCARD, Status.CRASH
+SOME = history((1.0, KEEP), (0.9, KEEP), (1.2, DISCARD), (None, CRASH), (0.8, KEEP), ended="enough")
+
+
+def with_experiments(*experiments: object, base: History = SOME) -> History:
+    return replace(base, experiments=tuple(experiments))  # type: ignore[arg-type]
+
+
+def test_the_skills_form() -> None:
+    """Header, results, top improvements by rank, what didn't work, next steps: the skill's part 3.1."""
+    lines = summary(SOME).splitlines()
+    assert lines[0] == "# AutoResearch Summary"
+    assert "**Research session:** autoresearch/nov22" in lines
+    assert "**Platform:** CPU" in lines
+    assert "**Date:** 2026-11-22" in lines
+    assert "**Total iterations:** 4 (2 kept, 1 discarded, 1 crashed)" in lines
+    assert "**Time budget / run:** 5 minutes" in lines
+    assert "| 1 | 0.8 | -0.2 (-20.00%) | 0000000 |" in lines
+    assert "| 1 | 0000000 | 0.8 | KNOB 4 → 5 |" in lines
+    assert "| 2 | 0000000 | 0.9 | KNOB 1 → 2 |" in lines
+    assert "| optimizer | KNOB 2 → 3 | discard: because |" in lines
+    assert "| optimizer | KNOB 3 → 4 | crash: because |" in lines
+    headings = [line for line in lines if line.startswith("## ")]
+    assert headings == ["## Results", "## Top Improvements (kept commits)", "## What Didn't Work", "## Recommended Next Steps"]
+
+
+def steps(of: History) -> list[str]:
+    text = summary(of)
+    return [line for line in text[text.index("## Recommended") :].splitlines() if line.startswith("- ")]
+
+
+def test_three_to_five_next_steps_always() -> None:
+    """As the skill asks, whatever was found."""
+    for rows in ([(1.0, KEEP)], [(1.0, KEEP), (0.9, KEEP)], [(1.0, KEEP), *[(None, CRASH)] * 8, (0.9999, DISCARD), (0.9998, KEEP)]):
+        assert 3 <= len(steps(history(*rows))) <= 5  # type: ignore[arg-type]
+    assert 3 <= len(steps(history())) <= 5
+
+
+def test_next_steps_come_from_what_was_found() -> None:
+    """A knob whose last step paid, near misses, categories not tried, crashes and small gains are each named."""
+    paid = experiment(1, 0.9, KEEP, parameters={"knob": "LR", "from": 0.1, "to": 0.2}, description="LR 0.1 → 0.2")
+    near = experiment(2, 0.9001, DISCARD, description="WIDTH 64 → 128")
+    oom = experiment(3, None, CRASH, verdict=Verdict(status=CRASH, reason="out of memory: killed"))
+    found = "\n".join(steps(with_experiments(SOME.experiments[0], paid, near, oom)))
+    assert "Go on with LR" in found
+    assert "near misses" in found
+    assert "WIDTH 64 → 128" in found
+    assert "architecture and training" in found
+    small = history((1.0, KEEP), (0.9999, KEEP))
+    assert any("1 of 1 kept gains" in step for step in steps(small))
+    crashed = "\n".join(steps(history((1.0, KEEP), (None, CRASH), (None, CRASH))))
+    assert "2 of 2 experiments crashed" in crashed
+    assert "1 experiments ran out of memory" in "\n".join(steps(with_experiments(SOME.experiments[0], oom)))
+
+
+def test_nothing_kept_is_said() -> None:
+    """A normal night: no change was better."""
+    text = summary(history((1.0, KEEP), (1.1, DISCARD)))
+    assert "Nothing was kept" in text
+    assert "| 1 | 1 | +0 (+0.00%) | baseline |" in text
+
+
+def test_descriptions_cannot_write_markdown() -> None:
+    """What a script or a model called its change stays text."""
+    evil = experiment(1, 0.9, KEEP, description="@everyone fixes #1 | <img src=x> `code`\n# heading")
+    text = summary(with_experiments(SOME.experiments[0], evil))
+    assert "@everyone" not in text
+    assert "fixes #1" not in text
+    assert "<img" not in text
+    assert "\n# heading" not in text
+
+
+def test_a_long_session_is_cut_with_a_count() -> None:
+    """Top rows and how many more there are."""
+    text = summary(history((1.0, KEEP), *[(2.0, DISCARD)] * (MAX_ROWS + 7)))
+    assert "… and 7 more in the results file." in text
+
+
+def test_a_bare_table_has_a_summary_too() -> None:
+    """Platform, dates and budget that are not known are said to be unknown."""
+    bare = replace(SOME, session=replace(SOME.session, platform="", time_budget_s=None, started_at=None, tag=""))
+    bare = replace(bare, experiments=tuple(replace(e, finished_at=None, started_at=None) for e in bare.experiments))
+    text = summary(bare)
+    assert "**Platform:** unknown" in text
+    assert "**Date:** unknown" in text
+    assert "**Time budget / run:** unknown" in text
+    assert "Run on, with a larger number" in text
+
+
+def test_dates_and_short_budgets() -> None:
+    """A session over midnight has two dates; a budget below a minute is in seconds."""
+    late = experiment(1, 0.9, KEEP, finished_at=START + dt.timedelta(hours=5))
+    text = summary(replace(with_experiments(SOME.experiments[0], late), session=replace(SOME.session, time_budget_s=4.0, device="M2", executor="native")))
+    assert "**Date:** 2026-11-22 to 2026-11-23" in text
+    assert "**Time budget / run:** 4 s" in text
+    assert "**Platform:** CPU (M2, native)" in text
+
+
+def test_progress_in_the_skills_form() -> None:
+    """Best so far, against the baseline, iterations, time, the last five rows and the direction."""
+    report = progress_report(SOME, now=START + dt.timedelta(hours=1, minutes=5))
+    assert report.startswith("## AutoResearch Progress — Iteration 4\n\n**Best so far:** 0.8 (iteration 4, commit 0000000)\n")
+    assert "**vs. Baseline:** -0.2 (-20.00%)" in report
+    assert "**Iterations:** 4 completed / unlimited" in report
+    assert "**Time elapsed:** 00:24" in report  # ended: it stopped with the last experiment
+    assert report.count("\n| ") == 6
+    assert "near what was just kept" in report
+
+
+def test_progress_while_it_runs() -> None:
+    """Time goes on, and the direction says how long nothing was kept."""
+    running = history((1.0, KEEP), (0.9, KEEP), (1.2, DISCARD), (None, CRASH))
+    report = progress_report(running, now=START + dt.timedelta(hours=1, minutes=5))
+    assert "**Time elapsed:** 01:05" in report
+    assert "optimizer; 2 experiments since the last keep" in report
+    assert "the search begins" in progress_report(history((1.0, KEEP)), now=START)
+    assert "Iteration 0" in progress_report(history(), now=START)
+
+
+def test_change_of_zero_has_no_share() -> None:
+    """Nothing is divided by zero."""
+    assert change(0.0, 0.5) == "+0.5"
+    assert change(-2.0, -1.0) == "+1 (+50.00%)"
+
+
+def test_category_order_is_stable() -> None:
+    """What failed is listed by category, then by number."""
+    a = experiment(1, 2.0, DISCARD, category=Category.TRAINING)
+    b = experiment(2, 2.0, DISCARD, category=Category.ARCHITECTURE)
+    text = summary(with_experiments(SOME.experiments[0], a, b))
+    assert text.index("KNOB 2 → 3") < text.index("KNOB 1 → 2")
