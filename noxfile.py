@@ -69,7 +69,7 @@ def tests(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measures what the program adds to the training itself, and prints a table."""
     install(session, "tests", "-e", ".[torch]")
-    session.run("python", "-m", "tests.bench", *session.posargs)
+    session.run("python", "-m", "tests.bench.overhead", *session.posargs)
 
 
 @nox.session
