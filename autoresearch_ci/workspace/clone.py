@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from autoresearch_ci.errors import GitError
@@ -29,6 +31,7 @@ _CONFIG = f"""
 	gpgSign = false
 	recurseSubmodules = no
 """
+_LAST_BREATH_S = 2.0
 # The strongest place for attributes: exports are byte for byte what the commit holds, Git LFS pointers included.
 _ATTRIBUTES = "* -text -eol -filter -ident -working-tree-encoding\n"
 
@@ -48,15 +51,7 @@ def open_clone(state: Path, checkout: Checkout, refs: Refs) -> Path:
             _make(clone, checkout)
         _check(clone, checkout)
         (clone / "objects" / "info" / "alternates").write_text(f"{checkout.git_dir.as_posix()}/objects\n", "utf-8")
-        # Of a process killed in the middle: sessions do not share a state folder, nor a tag in the user's repository.
-        for left_over in (
-            *clone.glob(f"objects/??/{TEMPORARY_PREFIX}*"),
-            *clone.glob("*.lock"),
-            *clone.glob("refs/**/*.lock"),
-            *checkout.git_dir.glob(f"refs/autoresearch/{refs.tag}/**/*.lock"),
-            *checkout.git_dir.glob(f"{refs.head}.lock"),
-        ):
-            left_over.unlink()
+        _remove_left_overs(clone, checkout.git_dir, refs)
     return clone
 
 
@@ -100,6 +95,18 @@ def _inherited_off(clone: Path) -> dict[str, str]:
         "GIT_CONFIG_PARAMETERS": "",
         "GIT_NO_LAZY_FETCH": "1",
     }
+
+
+def _remove_left_overs(clone: Path, user: Path, refs: Refs) -> None:
+    """Clears what a killed process left: sessions do not share a state folder, nor a tag in the user's repository."""
+    for half_written in clone.glob(f"objects/??/{TEMPORARY_PREFIX}*"):
+        half_written.unlink()
+    ours = (*clone.glob("*.lock"), *clone.glob("refs/**/*.lock"))
+    for lock in (*ours, *user.glob(f"{refs.state}/**/*.lock"), *user.glob(f"{refs.head}.lock")):
+        # A git child outlives its killed parent by a moment, and then takes its lock away itself.
+        with suppress(FileNotFoundError):
+            time.sleep(min(max(lock.stat().st_mtime + _LAST_BREATH_S - time.time(), 0.0), _LAST_BREATH_S))
+            lock.unlink()
 
 
 def _check(clone: Path, checkout: Checkout) -> None:
