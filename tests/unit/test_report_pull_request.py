@@ -1,0 +1,175 @@
+"""The pull request's title and text."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoresearch_ci.experiment import Category, Direction, History, Status, Verdict
+from autoresearch_ci.report.pull_request import Files, body, diff_lines, failures, steps, title
+
+from .histories import experiment, history
+
+K, D, C = Status.KEEP, Status.DISCARD, Status.CRASH
+FILES = Files(summary="reports/autoresearch-summary.md", results="results.tsv", chart="autoresearch.svg")
+ROWS = history((1.0, K), (1.2, D), (0.9, K), (None, C), (0.8, K), ended="max-iterations reached")
+DIFF = """\
+diff --git a/train.py b/train.py
+--- a/train.py
++++ b/train.py
+@@ -1,2 +1,3 @@
+ x
+-LR = 1
+--- old
++LR = 2
++a
++b
+"""
+DIFFS = {e.commit: DIFF for e in ROWS.kept}
+
+
+def on_github(made: History) -> History:
+    session = dataclasses.replace(made.session, repository="https://github.com/o/r", settings={"tag": "nov22"})
+    return dataclasses.replace(made, session=session)
+
+
+def text(made: History, base: str = "main") -> str:
+    return body(made, files=FILES, base=base, diffs=DIFFS)
+
+
+def test_titles() -> None:
+    """The title has the numbers, says when nothing was kept, and fits GitHub's limit."""
+    assert title(ROWS) == "autoresearch/nov22: val_bpb 1 → 0.8 (-20 %), 2 of 4 kept"
+    assert "nothing kept of 1 tried" in title(history((1.0, K), (1.1, D)))
+    assert len(title(dataclasses.replace(ROWS, session=dataclasses.replace(ROWS.session, metric="m" * 999)))) <= 200
+
+
+def test_the_links_on_github() -> None:
+    """With a repository the chart, the commits and the files are links to it."""
+    made = text(on_github(ROWS))
+    assert "](https://github.com/o/r/raw/autoresearch/nov22/autoresearch.svg)" in made
+    assert f"](https://github.com/o/r/commit/{ROWS.kept[0].commit})" in made
+    assert "](https://github.com/o/r/blob/autoresearch/nov22/reports/autoresearch-summary.md)" in made
+    assert "git fetch origin refs/autoresearch/nov22/experiments/0001 && git show FETCH_HEAD" in made
+    assert "git fetch origin autoresearch/nov22 && git checkout FETCH_HEAD" in made
+    assert "| tag | nov22 |" in made
+
+
+def test_the_links_of_a_local_session() -> None:
+    """Without a repository nothing points to the network."""
+    made = text(ROWS)
+    assert "](autoresearch.svg)" in made
+    assert "](autoresearch-summary.md)" in made
+    assert "http" not in made
+    assert "git show refs/autoresearch/nov22/experiments/0001\n" in made
+    assert "AUTORESEARCH_TIME_BUDGET=300 python train.py" in made
+
+
+def test_kept_rows() -> None:
+    """Every kept commit has its gain on the keep before it, in the good direction, and its changed lines."""
+    made = text(ROWS)
+    assert "| 2 | 0000000 | 0.9 | +0.1 (10 %) | +3 −2 | KNOB 2 → 3 | optimizer |" in made
+    assert "| 4 | 0000000 | 0.8 | +0.1 (11.1 %) | +3 −2 |" in made
+    most = history((0.0, K), (2.0, K), direction=Direction.MAXIMIZE)
+    assert [(s.gain, s.share) for s in steps(most, {})] == [(2.0, "")]
+    assert "| +2 | — |" in body(most, files=FILES, base="main", diffs={})
+
+
+def test_small_gains_are_named() -> None:
+    """A gain near the noise of a run is pointed out."""
+    assert "1 of 2 kept changes gained less than 0.1 %" in text(history((1.0, K), (0.9999, K), (0.5, K)))
+    assert "gained less" not in text(ROWS)
+
+
+def test_nothing_kept() -> None:
+    """A session that kept nothing says so and has no table of keeps and no diagram."""
+    made = text(history((1.0, K), (1.1, D)))
+    assert made.startswith("**Nothing was kept**")
+    assert "What was kept" not in made
+    assert "mermaid" not in made
+
+
+def test_odd_histories() -> None:
+    """No baseline, a crashed baseline and a keep without a metric have a text too."""
+    assert "Nothing was kept" in text(history())
+    assert "Nothing was kept" in text(history((None, C)))
+    assert "| 1 | 0000000 | — | — |" in text(history((1.0, K), (None, K)))
+    timeless = dataclasses.replace(experiment(0, 1.0, K), started_at=None, finished_at=None)
+    assert text(History(session=ROWS.session, experiments=(timeless,)))
+
+
+def test_failures_by_category() -> None:
+    """Failures are counted by category; numbers at the end of a discard's reason do not make reasons of their own."""
+    made = history((1.0, K), (1.1, D), (1.2, D), (None, C), (1.3, D))
+    reasons = ["", "worse by 0.1", "worse by 2e-05", "exit code 1", "no change"]
+    changed = tuple(
+        dataclasses.replace(
+            e, verdict=Verdict(status=e.status, reason=reason), category=Category.TRAINING if n < 4 else Category.OTHER
+        )
+        for n, (e, reason) in enumerate(zip(made.experiments, reasons, strict=True))
+    )
+    assert failures(dataclasses.replace(made, experiments=changed)) == [
+        (Category.TRAINING, 2, 1, "worse (2×), exit code 1 (1×)"),
+        (Category.OTHER, 1, 0, "no change (1×)"),
+    ]
+
+
+def test_the_diagram_has_no_exponents() -> None:
+    """Mermaid reads plain decimals only; a diagram that would be too long is left out."""
+    tiny = text(history((3e-7, K), (1e-8, K)))
+    assert re.search(r"line \[0\.0000003, 0\.00000001\]", tiny)
+    assert "mermaid" not in text(history(*((10.0 ** (300 - n), K) for n in range(40))))
+
+
+def test_diff_lines() -> None:
+    """A removed line that begins with dashes is a removed line, and a file's header is not."""
+    kinds = [kind for kind, _ in diff_lines(DIFF + DIFF)]
+    assert kinds == ["", "", "", "@", " ", "-", "-", "+", "+", "+"] * 2
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.text(max_size=400), st.sampled_from(["@", "&", "<|>", "`", "a", "文", "😀"]), st.integers(3, 5))
+def test_the_body_is_never_too_long(anything: str, often: str, size: int) -> None:
+    """However long and odd the descriptions, reasons, settings and names, the body stays below 60,000 characters."""
+    nasty = anything + often * 300
+    base = ROWS.experiments[0]
+    many = tuple(
+        dataclasses.replace(
+            base, number=n, description=nasty, category=list(Category)[n % 5], metric=1.0 - n / 1e6,
+            verdict=Verdict(status=(K, D, C)[n % 3], reason=f"{n}{nasty}"), commit=f"{n:040x}",
+        )
+        for n in range(200 * size)
+    )  # fmt: skip
+    pairs = {f"{n}{nasty}": nasty for n in range(100)}
+    session = dataclasses.replace(
+        on_github(ROWS).session,
+        settings=pairs,
+        adjustments=pairs,
+        metric=nasty,
+        device=nasty,
+        tag=nasty,
+        training_script=nasty,
+    )
+    made = text(History(session=session, experiments=many, ended=nasty), base=nasty)
+    assert len(made) < 60_000
+    assert "more in [results.tsv]" in made
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.text(max_size=100))
+def test_descriptions_do_nothing(words: str) -> None:
+    """A description, a reason or a setting mentions nobody and adds no row."""
+    nasty = f"{words} @octocat fixes #1 <img src=x> | x\n# heading"
+    changed = tuple(
+        dataclasses.replace(e, description=nasty, verdict=Verdict(status=e.status, reason=nasty))
+        for e in ROWS.experiments
+    )
+    session = dataclasses.replace(ROWS.session, settings={nasty: nasty})
+    made = text(dataclasses.replace(ROWS, session=session, experiments=changed))
+    assert "@octocat" not in made
+    assert "fixes #1" not in made
+    assert "<img" not in made
+    assert len(made.splitlines()) == len(text(on_github(ROWS)).splitlines())
