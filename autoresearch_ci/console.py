@@ -100,7 +100,9 @@ class Console:
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         width = None if self.rich else 160
-        RichConsole(file=self.err, width=width, no_color=not self.rich, highlight=False, legacy_windows=False).print(table)
+        RichConsole(file=self.err, width=width, no_color=not self.rich, highlight=False, legacy_windows=False).print(
+            table
+        )
 
     def untrusted(self, lines: Iterable[str]) -> None:
         """Lines that a training script or a build printed: shown, never obeyed."""
@@ -133,7 +135,10 @@ class Console:
             return
         data = markdown.encode()
         if len(data) > MAX_SUMMARY:
-            data = data[:MAX_SUMMARY].decode(errors="ignore").encode() + b"\n\n... cut: the branch holds the whole summary\n"
+            data = (
+                data[:MAX_SUMMARY].decode(errors="ignore").encode()
+                + b"\n\n... cut: the branch holds the whole summary\n"
+            )
         Path(path).write_bytes(data)
 
     def _say(self, text: str) -> None:

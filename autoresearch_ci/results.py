@@ -19,8 +19,12 @@ MAX_DESCRIPTION: Final = 300
 
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
 _MEMORY: Final = ("mem_gb", "memory_gb")
-_LOWER_IS_BETTER: Final = re.compile(r"loss|bpb|bpc|ppl|perplexity|err|wer\b|cer\b|mse|mae|rmse|nll|time|latency", re.IGNORECASE)
-_HIGHER_IS_BETTER: Final = re.compile(r"acc|f1|auc|bleu|rouge|map\b|iou|dice|r2\b|score|reward|recall|precision", re.IGNORECASE)
+_LOWER_IS_BETTER: Final = re.compile(
+    r"loss|bpb|bpc|ppl|perplexity|err|wer\b|cer\b|mse|mae|rmse|nll|time|latency", re.IGNORECASE
+)
+_HIGHER_IS_BETTER: Final = re.compile(
+    r"acc|f1|auc|bleu|rouge|map\b|iou|dice|r2\b|score|reward|recall|precision", re.IGNORECASE
+)
 
 
 def write(history: History) -> str:
@@ -54,12 +58,15 @@ def read(text: str, *, metric: str | None = None, direction: Direction | None = 
     columns = [name.strip() for name in lines[0].split("\t")]
     if "commit" not in columns or "status" not in columns or len(columns) < 3:
         raise SettingsError(
-            "line 1 is not the header of a results.tsv", hint="it reads `commit`, the metric, `mem_gb`, `status`, `description`"
+            "line 1 is not the header of a results.tsv",
+            hint="it reads `commit`, the metric, `mem_gb`, `status`, `description`",
         )
     known = {"commit", "status", "description", *_MEMORY}
     name = metric or next((column for column in columns if column not in known), "")
     if name not in columns:
-        raise SettingsError(f"there is no column `{name or 'of a metric'}`", hint=f"its columns are {', '.join(columns)}")
+        raise SettingsError(
+            f"there is no column `{name or 'of a metric'}`", hint=f"its columns are {', '.join(columns)}"
+        )
     at = {column: index for index, column in enumerate(columns)}
     memory_at = next((at[column] for column in _MEMORY if column in at), -1)
     commit_at, metric_at, status_at, description_at = at["commit"], at[name], at["status"], at.get("description", -1)
@@ -78,7 +85,8 @@ def read(text: str, *, metric: str | None = None, direction: Direction | None = 
         value = None if status is Status.CRASH else _number(cells[metric_at])
         if status is not Status.CRASH and value is None:
             raise SettingsError(
-                f"line {number}: `{cells[metric_at].strip()[:40]}` is no value of {name}", hint="a crash has the status `crash`"
+                f"line {number}: `{cells[metric_at].strip()[:40]}` is no value of {name}",
+                hint="a crash has the status `crash`",
             )
         experiments.append(
             Experiment(
@@ -111,4 +119,6 @@ def _guess(metric: str) -> Direction:
         return Direction.MINIMIZE
     if _HIGHER_IS_BETTER.search(metric):
         return Direction.MAXIMIZE
-    raise SettingsError(f"it is not known whether `{metric}` is better lower or higher", hint="say so with `--direction`")
+    raise SettingsError(
+        f"it is not known whether `{metric}` is better lower or higher", hint="say so with `--direction`"
+    )

@@ -12,7 +12,17 @@ from typing import Final, Protocol
 from autoresearch_ci import metrics, results, source
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import BaselineError, ProposerError
-from autoresearch_ci.experiment import Category, Ending, Experiment, History, Measurement, Proposal, Run, Status, Verdict
+from autoresearch_ci.experiment import (
+    Category,
+    Ending,
+    Experiment,
+    History,
+    Measurement,
+    Proposal,
+    Run,
+    Status,
+    Verdict,
+)
 from autoresearch_ci.journal import Journal
 from autoresearch_ci.judge import crash_reason, judge, out_of_memory
 from autoresearch_ci.report.progress import progress_report
@@ -152,9 +162,7 @@ class Loop:
         if measurement.run.ending is Ending.INTERRUPTED:
             return None
         metric = measurement.reading.metric
-        reason = crash_reason(
-            measurement, history.session.metric, last_reading_counts=self.rules.last_reading_counts
-        )
+        reason = crash_reason(measurement, history.session.metric, last_reading_counts=self.rules.last_reading_counts)
         if reason or metric is None:
             raise BaselineError(
                 f"the baseline failed: {reason}",
@@ -167,7 +175,8 @@ class Loop:
     def _experiment(self, history: History, proposal: Proposal) -> Experiment | None:
         """The proposal, run and judged; None when interrupted."""
         incumbent = history.incumbent
-        assert incumbent is not None and incumbent.metric is not None  # the baseline is one
+        assert incumbent is not None  # the baseline is one
+        assert incumbent.metric is not None
         number, started = len(history.experiments), self.now()
         with self.console.group(f"Experiment {number}: {proposal.description}"):
             commit = self._commit(history, proposal, number)
@@ -261,9 +270,7 @@ class Loop:
         message = f"exp: {proposal.description}{body}{trailers}\nAutoresearch-Proposer: {proposal.proposer}\n"
         return self.workspace.commit(incumbent.commit, proposal.script, message)
 
-    def _measure(
-        self, history: History, *, number: int, attempt: int, commit: str, proposal: Proposal
-    ) -> Measurement:
+    def _measure(self, history: History, *, number: int, attempt: int, commit: str, proposal: Proposal) -> Measurement:
         """One run of `commit` in a fresh export, and its reading."""
         name = self.journal.log_name(number, attempt)
         log = self.journal.log_path(name)
@@ -320,6 +327,8 @@ class Loop:
         self._tried.update(m.fingerprint for m in experiment.measurements)
 
     def _reason_to_stop(self, history: History) -> str:
-        longest = max((m.run.wall_s for e in history.experiments[-20:] for m in e.measurements), default=self.rules.timeout_s)
+        longest = max(
+            (m.run.wall_s for e in history.experiments[-20:] for m in e.measurements), default=self.rules.timeout_s
+        )
         elapsed = (self.now() - self.began).total_seconds()
         return reason_to_stop(history, self.rules.limits, elapsed_s=elapsed, next_s=longest)

@@ -33,7 +33,9 @@ from autoresearch_ci.experiment import Direction
 CONFIG_NAME = "autoresearch.toml"
 ENVIRONMENT_PREFIX = "AUTORESEARCH_"
 # Names with our prefix that are not settings: what a script sees (a session may run inside a run), and the token.
-OTHER_VARIABLES = frozenset({"DEVICE", "SEED", "BATCH_SCALE", "OUTPUT_DIR", "TOKEN", "COMPILE", "ATTENTION", "PRECISION", "OPTIMIZER_STATE"})
+OTHER_VARIABLES = frozenset(
+    {"DEVICE", "SEED", "BATCH_SCALE", "OUTPUT_DIR", "TOKEN", "COMPILE", "ATTENTION", "PRECISION", "OPTIMIZER_STATE"}
+)
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
@@ -128,7 +130,9 @@ class Settings(BaseModel):
     max_iterations: Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_unlimited)] = Field(
         None, description="Experiments after the baseline, a number or `unlimited`"
     )
-    scope: Literal["all", "architecture", "hyperparameters", "optimizer"] = Field("all", description="What may be changed")
+    scope: Literal["all", "architecture", "hyperparameters", "optimizer"] = Field(
+        "all", description="What may be changed"
+    )
     tag: str = Field(
         "", description="Names the session and its branch `autoresearch/<tag>`; empty: the date, as `nov22`"
     )
@@ -196,9 +200,13 @@ class Settings(BaseModel):
     @classmethod
     def _tag(cls, value: str) -> str:
         if value and (
-            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value) or ".." in value or value.endswith((".lock", "."))
+            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value)
+            or ".." in value
+            or value.endswith((".lock", "."))
         ):
-            raise ValueError("up to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit, with no `..`")
+            raise ValueError(
+                "up to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit, with no `..`"
+            )
         return value
 
     @field_validator("training_script", "results_file", "summary_file", "requirements", "plan")
@@ -294,7 +302,7 @@ def variable(name: str) -> str:
 
 def default_tag(today: dt.date) -> str:
     """The skill's date-based tag, as `nov22` (in English whatever the locale)."""
-    return f"{'jan feb mar apr may jun jul aug sep oct nov dec'.split()[today.month - 1]}{today.day}"
+    return f"{['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec'][today.month - 1]}{today.day}"
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from autoresearch_ci import __version__
@@ -41,10 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
     except AutoresearchError as error:
         console.error(error.message, error.hint)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
+    except typer.TyperException as error:
         console.error(error.format_message(), "see `autoresearch-ci --help`")
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         console.error("interrupted", "everything decided so far is saved; the same command goes on from there")
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
@@ -108,7 +107,9 @@ def init(
 @app.command()
 @with_settings("metric", "direction", "tag", "results-file", "summary-file", "state-dir", "training-script")
 def report(
-    results: Annotated[Path | None, typer.Argument(help="A results.tsv or journal.jsonl; default: this session's")] = None,
+    results: Annotated[
+        Path | None, typer.Argument(help="A results.tsv or journal.jsonl; default: this session's")
+    ] = None,
     config: Config = None,
     output: Annotated[Path | None, typer.Option("--output", help="Where the summary goes; `-` for stdout")] = None,
     json: Json = False,
@@ -132,7 +133,9 @@ def status(config: Config = None, json: Json = False, **flags: Any) -> None:
 @app.command()
 @with_settings("metric", "direction", "tag", "results-file", "state-dir", "training-script")
 def export(
-    results: Annotated[Path | None, typer.Argument(help="A results.tsv or journal.jsonl; default: this session's")] = None,
+    results: Annotated[
+        Path | None, typer.Argument(help="A results.tsv or journal.jsonl; default: this session's")
+    ] = None,
     config: Config = None,
     format: Annotated[str, typer.Option("--format", help="markdown, latex, csv or json")] = "markdown",
     json: Annotated[bool, typer.Option("--json", help="The same as `--format json`")] = False,
@@ -181,7 +184,9 @@ def doctor(config: Config = None, json: Json = False, **flags: Any) -> int:
 def demo(
     experiments: Annotated[int, typer.Option("--experiments", min=1, help="How many after the baseline")] = 6,
     budget: Annotated[str, typer.Option("--time-budget", help="Per run")] = "4s",
-    folder: Annotated[Path | None, typer.Option("--folder", help="Where the project goes; default: a new temporary one")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where the project goes; default: a new temporary one")
+    ] = None,
 ) -> int:
     """Run a short real session on the starter: real commits, a real branch, the pull request as a local page."""
     from autoresearch_ci.cli.demo import run_demo

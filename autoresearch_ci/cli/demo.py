@@ -23,7 +23,9 @@ def run_demo(
     """Makes the starter a repository in `folder` (default: a new temporary one), runs a session in it with the local forge, and
     prints the path of the pull request's page. The folder stays."""
     if importlib.util.find_spec("torch") is None:
-        raise MachineError("the starter trains with torch, which is not installed here", hint="`pip install 'autoresearch-ci[torch]'`")
+        raise MachineError(
+            "the starter trains with torch, which is not installed here", hint="`pip install 'autoresearch-ci[torch]'`"
+        )
     project = _project(folder)
     project.mkdir(parents=True, exist_ok=True)
     for file in starter_files():

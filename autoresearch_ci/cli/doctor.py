@@ -84,11 +84,13 @@ def examine(
 
 def _executor(loaded: Loaded) -> str:
     settings = loaded.settings
-    if settings.executor == "native" or (settings.executor == "auto" and (sys.platform == "darwin" or settings.platform == "mps")):
+    if settings.executor == "native" or (
+        settings.executor == "auto" and (sys.platform == "darwin" or settings.platform == "mps")
+    ):
         if settings.requirements is None and importlib.util.find_spec("torch") is None:
             return f"native, {sys.executable}, without torch"
         return f"native, {sys.executable}"
-    return f"container, {Docker Engine {connect().version()["Version"]}}"
+    return f"container, Docker Engine {connect().version()['Version']}"
 
 
 def _state(directory: Path, checkout: Checkout, loaded: Loaded) -> str:

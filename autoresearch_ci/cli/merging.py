@@ -48,5 +48,8 @@ def merge(
 def _message(tag: str, history: History | None) -> str:
     lines = [f"Merge autoresearch/{tag}", ""]
     if history is not None:
-        lines += [f"- {experiment.description} ({history.session.metric} {experiment.metric:.6g})" for experiment in history.kept]
+        lines += [
+            f"- {experiment.description} ({history.session.metric} {experiment.metric:.6g})"
+            for experiment in history.kept
+        ]
     return "\n".join(lines).rstrip() + "\n"

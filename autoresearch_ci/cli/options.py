@@ -16,7 +16,8 @@ from autoresearch_ci.settings import CONFIG_NAME, Loaded, Settings
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help=f"The settings file; default: `{CONFIG_NAME}` if it is there")
+    Path | None,
+    typer.Option("--config", metavar="FILE", help=f"The settings file; default: `{CONFIG_NAME}` if it is there"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout")]
 

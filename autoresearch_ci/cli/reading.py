@@ -23,7 +23,9 @@ from autoresearch_ci.settings import read_environment, read_file
 CHART_FILE = "autoresearch-chart.svg"
 
 
-def given_values(config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> dict[str, Any]:
+def given_values(
+    config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path
+) -> dict[str, Any]:
     """The settings that were given anywhere: looking back needs none of those that a session must have."""
     file = options.config_file(config, directory)
     return {**(read_file(file) if file else {}), **read_environment(environ), **options.given(flags)}
@@ -34,7 +36,9 @@ def read_history(path: Path, values: Mapping[str, Any]) -> History:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}", hint="name a results.tsv or a journal.jsonl") from error
+        raise SettingsError(
+            f"cannot read {path}: {error.strerror}", hint="name a results.tsv or a journal.jsonl"
+        ) from error
     if path.suffix == ".jsonl":
         try:
             return journal.parse(data)
@@ -61,7 +65,9 @@ def find_history(
     default = directory / str(values.get("results-file") or "results.tsv")
     if default.is_file():
         return read_history(default, values)
-    raise SettingsError("there is no session here and no results.tsv", hint="name a file: `autoresearch-ci report FILE`")
+    raise SettingsError(
+        "there is no session here and no results.tsv", hint="name a file: `autoresearch-ci report FILE`"
+    )
 
 
 def write_report(
@@ -91,7 +97,9 @@ def write_report(
         target.write_text(text, encoding="utf-8")
         (target.parent / CHART_FILE).write_text(chart(history), encoding="utf-8")
     except OSError as error:
-        raise SettingsError(f"cannot write {target}: {error.strerror}", hint="name another place with `--output`") from error
+        raise SettingsError(
+            f"cannot write {target}: {error.strerror}", hint="name another place with `--output`"
+        ) from error
     console.info(f"wrote {target} and {target.parent / CHART_FILE}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +13,8 @@ from autoresearch_ci.cli import options, wiring
 from autoresearch_ci.cli.signals import Signals
 from autoresearch_ci.cli.wiring import Opened, Place
 from autoresearch_ci.console import Console
-from autoresearch_ci.errors import BaselineError, ForgeError, GitError, MachineError, SettingsError
-from autoresearch_ci.experiment import Ending, Experiment, History, Session
+from autoresearch_ci.errors import GitError, MachineError, SettingsError
+from autoresearch_ci.experiment import Ending, History, Session
 from autoresearch_ci.forges.github import GitHubForge
 from autoresearch_ci.forges.pull_request import Operation, PullRequest
 from autoresearch_ci.proposers.knobs import halve_batch
@@ -25,7 +24,7 @@ from autoresearch_ci.report import pull_request
 from autoresearch_ci.report.chart import chart
 from autoresearch_ci.report.page import page
 from autoresearch_ci.report.summary import summary
-from autoresearch_ci.session import Loop, Proposer, RunRequest, Rules
+from autoresearch_ci.session import Loop, Proposer, Rules, RunRequest
 from autoresearch_ci.settings import Loaded
 from autoresearch_ci.stopping import Limits
 
@@ -96,7 +95,9 @@ def finalize_session(
         if isinstance(opened.forge, GitHubForge):
             console.mask(opened.forge.token)
         if opened.history is None or not opened.history.experiments:
-            raise SettingsError(f"the session `{opened.tag}` has no experiment yet", hint="run it first: `autoresearch-ci run`")
+            raise SettingsError(
+                f"the session `{opened.tag}` has no experiment yet", hint="run it first: `autoresearch-ci run`"
+            )
         _reconcile(opened, opened.history)
         return conclude(console, opened, opened.history)
 
@@ -119,7 +120,7 @@ def _announce(console: Console, loaded: Loaded, opened: Opened) -> None:
 
 def _describe(console: Console, place: Place) -> None:
     detected = place.detection
-    console.info(f"platform: {place.platform.value} ({detected.device}), executor: {place.kind} ({place.why})")
+    console.info(f"platform: {place.platform.value} ({detected.name}), executor: {place.kind} ({place.why})")
     for line in place.adjustments.lines():
         console.info(f"  {line}")
     if place.kind == "native":
@@ -155,7 +156,7 @@ def _begin(opened: Opened, place: Place) -> History:
         time_budget_s=settings.time_budget,
         max_iterations=settings.max_iterations,
         platform=place.platform.value,
-        device=place.detection.device,
+        device=place.detection.name,
         executor=place.kind,
         adjustments=place.adjustments.variables(),
         settings=settings.texts(),
@@ -281,7 +282,10 @@ def conclude(console: Console, opened: Opened, history: History) -> int:
             break
         time.sleep(2**attempt)
     else:
-        raise GitError("the remote cannot be reached, so the last experiments are not pushed", hint="later: `autoresearch-ci finalize`")
+        raise GitError(
+            "the remote cannot be reached, so the last experiments are not pushed",
+            hint="later: `autoresearch-ci finalize`",
+        )
     pull = _publish(console, opened, history, picture)
     for warning in pull.warnings:
         console.warning(warning)
@@ -296,7 +300,11 @@ def conclude(console: Console, opened: Opened, history: History) -> int:
 def _publish(console: Console, opened: Opened, history: History, picture: str) -> PullRequest:
     settings, forge = opened.settings, opened.forge
     if settings.open_pr == "never" or (settings.open_pr == "on-keep" and not history.kept):
-        console.info("nothing was kept: no pull request" if settings.open_pr == "on-keep" else "no pull request: `open-pr` is `never`")
+        console.info(
+            "nothing was kept: no pull request"
+            if settings.open_pr == "on-keep"
+            else "no pull request: `open-pr` is `never`"
+        )
         return PullRequest(number=None, url="", operation=Operation.NONE)
     base = settings.base or (
         forge.default_branch() if isinstance(forge, GitHubForge) else history.session.base_branch or "HEAD"

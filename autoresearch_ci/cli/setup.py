@@ -69,7 +69,9 @@ def initialize(
 
 
 def starter_files() -> list[Path]:
-    return sorted(p for p in STARTER.iterdir() if p.is_file() and p.suffix in {".py", ".md"} and p.name != "__init__.py")
+    return sorted(
+        p for p in STARTER.iterdir() if p.is_file() and p.suffix in {".py", ".md"} and p.name != "__init__.py"
+    )
 
 
 def _ask(console: Console, environ: Mapping[str, str], given: dict[str, Any]) -> Loaded:
@@ -116,7 +118,9 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SettingsError(f"cannot write {path.name}: {error.strerror}", hint="check the folder's permissions") from error
+        raise SettingsError(
+            f"cannot write {path.name}: {error.strerror}", hint="check the folder's permissions"
+        ) from error
 
 
 def show_detection(

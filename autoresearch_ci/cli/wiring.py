@@ -86,9 +86,7 @@ def environment(
         yield Place(executor, kind, why, platform, detection, adjustments(platform, detection))
 
 
-def _container(
-    console: Console, settings: Settings, session: str, requirements: bytes | None
-) -> ContainerExecutor:
+def _container(console: Console, settings: Settings, session: str, requirements: bytes | None) -> ContainerExecutor:
     """The container executor with its image; the platform of the image is what the machine itself can see."""
     client = connect()
     platform = settings.platform
@@ -135,9 +133,7 @@ def _native(
                 python=sys.executable,
                 on_line=lambda line: console.untrusted([line]),
             )
-    return NativeExecutor(
-        scratch=state / "native", cache=cache_folder(settings), memory=settings.memory, python=python
-    )
+    return NativeExecutor(scratch=state / "native", cache=cache_folder(settings), memory=settings.memory, python=python)
 
 
 def cache_folder(settings: Settings) -> Path:
@@ -147,7 +143,8 @@ def cache_folder(settings: Settings) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(
-            f"cannot make the data cache {folder}: {error.strerror}", hint="point `cache` at a folder that can be written"
+            f"cannot make the data cache {folder}: {error.strerror}",
+            hint="point `cache` at a folder that can be written",
         ) from error
     return folder
 
@@ -174,7 +171,9 @@ def state_folder(directory: Path, git_dir: Path, state_dir: str | None) -> Path:
     return root / f"{name}-{hashlib.sha256(str(git_dir).encode()).hexdigest()[:8]}"
 
 
-def choose_forge(environ: Mapping[str, str], settings: Settings, checkout: Checkout, state: Path) -> GitHubForge | LocalForge:
+def choose_forge(
+    environ: Mapping[str, str], settings: Settings, checkout: Checkout, state: Path
+) -> GitHubForge | LocalForge:
     """GitHub inside Actions or when asked for; else a folder on this machine."""
     in_actions = environ.get("GITHUB_ACTIONS") == "true"
     if settings.forge == "github" or (settings.forge == "auto" and in_actions):
@@ -288,7 +287,8 @@ def latest_tag(state: Path) -> str:
         return (state / "latest").read_text(encoding="utf-8").strip()
     except OSError as error:
         raise SettingsError(
-            "no session was started from this repository here", hint="`autoresearch-ci run` starts one; `--tag` names another"
+            "no session was started from this repository here",
+            hint="`autoresearch-ci run` starts one; `--tag` names another",
         ) from error
 
 

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from autoresearch_ci.console import Console
@@ -27,7 +28,7 @@ from autoresearch_ci.executors.image import Image, ensure_image
 from autoresearch_ci.executors.native import NativeExecutor
 from autoresearch_ci.experiment import Category, Direction, Ending, History, Proposal, Run, Session
 from autoresearch_ci.journal import Journal
-from autoresearch_ci.session import Executor, Interrupt, Loop, RunRequest, Rules
+from autoresearch_ci.session import Executor, Interrupt, Loop, Rules, RunRequest
 from autoresearch_ci.stopping import Limits
 from autoresearch_ci.workspace import Author, Remote, Workspace, inspect_repository, new_repository
 
@@ -109,7 +110,7 @@ def session_times(folder: Path, executor: Executor, count: int) -> list[float]:
     )
     done = loop.research(history)
     starts = [e.started_at for e in done.experiments[1:] if e.started_at]
-    return [(b - a).total_seconds() for a, b in zip(starts, starts[1:], strict=False)]
+    return [(b - a).total_seconds() for a, b in pairwise(starts)]
 
 
 def timed(work: Callable[[], object], count: int) -> float:
@@ -124,10 +125,14 @@ def timed(work: Callable[[], object], count: int) -> float:
 
 def native_overhead() -> tuple[str, str]:
     with project({"train.py": SCRIPT}) as folder:
-        executor = NativeExecutor(scratch=folder.parent / "native", cache=None, memory=None, python=Path(sys.executable))
+        executor = NativeExecutor(
+            scratch=folder.parent / "native", cache=None, memory=None, python=Path(sys.executable)
+        )
         with executor:
             ours = statistics.median(session_times(folder, executor, 60))
-        bare = timed(lambda: subprocess.run([sys.executable, "train.py"], cwd=folder, capture_output=True, check=True), 60)
+        bare = timed(
+            lambda: subprocess.run([sys.executable, "train.py"], cwd=folder, capture_output=True, check=True), 60
+        )
     return f"{(ours - bare) * 1000:.0f} ms", "60 ms"
 
 
@@ -152,7 +157,10 @@ def container_overhead() -> tuple[str, str]:
         )
     except MachineError as error:
         return f"not measured: {error.message}", "1.3 ×"
-    with project({"train.py": SCRIPT}) as folder, ContainerExecutor(client, image, session="bench", cache=None, platform="cpu") as executor:
+    with (
+        project({"train.py": SCRIPT}) as folder,
+        ContainerExecutor(client, image, session="bench", cache=None, platform="cpu") as executor,
+    ):
 
         def ours() -> None:
             request = RunRequest(
@@ -185,7 +193,9 @@ def container_overhead() -> tuple[str, str]:
 def first_training() -> tuple[str, str]:
     """From the start of the process to the first line of the training script, with the image cached."""
     settings = 'time-budget = "10s"\nmetric = "val_bpb"\ndirection = "minimize"\nmax-iterations = 0\n'
-    with project({"train.py": "import time\nprint(f'started: {time.time()}')\n" + SCRIPT, "autoresearch.toml": settings}) as folder:
+    with project(
+        {"train.py": "import time\nprint(f'started: {time.time()}')\n" + SCRIPT, "autoresearch.toml": settings}
+    ) as folder:
         extra: list[str] = []
         try:
             connect()
@@ -225,7 +235,9 @@ def large_report() -> tuple[str, str]:
             rows.append(f"{draw.randrange(16**7):07x}\t{cells[0]}\t{cells[1]}\t{status}\tKNOB {number} → {number + 1}")
         table.write_text("\n".join(rows) + "\n")
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "autoresearch_ci", "report", str(table)], cwd=name, capture_output=True, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "autoresearch_ci", "report", str(table)], cwd=name, capture_output=True, check=True
+        )
         seconds = time.perf_counter() - start
     # The largest child so far; in kilobytes on Linux, in bytes on macOS.
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)

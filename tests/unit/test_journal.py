@@ -133,7 +133,8 @@ def test_log_tails_travel(tmp_path: Path) -> None:
     record.log_path("00/0001-1.log").write_bytes(b"x" * journal.LOG_TAIL + b"the end \xff")
     run = Run(ending=Ending.EXITED, exit_code=0, wall_s=1.0)
     measurements = tuple(
-        Measurement(commit="c", seed=1, run=run, reading=Reading(), log=name) for name in ("00/0001-1.log", "00/0001-2.log")
+        Measurement(commit="c", seed=1, run=run, reading=Reading(), log=name)
+        for name in ("00/0001-1.log", "00/0001-2.log")
     )
     files = record.files(experiment(1, 1.0, KEEP, measurements=measurements))
     assert files["logs/00/0001-1.log"].endswith("the end �".encode())

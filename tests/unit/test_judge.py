@@ -12,7 +12,12 @@ directions = st.sampled_from(Direction)
 
 
 def measurement(
-    *, ending: Ending = Ending.EXITED, exit_code: int | None = 0, metric: float | None = 1.0, oom: bool = False, last: str = ""
+    *,
+    ending: Ending = Ending.EXITED,
+    exit_code: int | None = 0,
+    metric: float | None = 1.0,
+    oom: bool = False,
+    last: str = "",
 ) -> Measurement:
     run = Run(ending=ending, exit_code=exit_code, wall_s=12.0)
     reading = Reading(metric=metric, out_of_memory=oom, last_line=last)
@@ -46,7 +51,9 @@ def test_worse_is_never_kept(metric: float, incumbent: float, direction: Directi
 @given(finite, finite, st.integers(0, 20))
 def test_direction_is_symmetric(metric: float, incumbent: float, lines: int) -> None:
     """Maximising a metric decides as minimising its negative does."""
-    assert status(metric, incumbent, Direction.MAXIMIZE, lines) is status(-metric, -incumbent, Direction.MINIMIZE, lines)
+    assert status(metric, incumbent, Direction.MAXIMIZE, lines) is status(
+        -metric, -incumbent, Direction.MINIMIZE, lines
+    )
 
 
 def test_nan_is_never_better() -> None:

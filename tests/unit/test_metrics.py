@@ -36,7 +36,9 @@ def test_last_finite_value_counts() -> None:
     assert metrics.read("m: 3\nm: 2\nm: nan\nm: inf\nm: 1e999\n", "m").metric == 2
 
 
-@pytest.mark.parametrize("text", ["", "m 1\n", "xm: 1\n", "m: 0x1p3\n", "m: １\n", "m: 1_0\n", "m: one\n", "m: 1 2\n", "loss m: 1\n"])
+@pytest.mark.parametrize(
+    "text", ["", "m 1\n", "xm: 1\n", "m: 0x1p3\n", "m: １\n", "m: 1_0\n", "m: one\n", "m: 1 2\n", "loss m: 1\n"]
+)
 def test_what_is_no_number_is_no_reading(text: str) -> None:
     """Only a line that is the name, a colon and an ASCII decimal number counts."""
     assert metrics.read(text, "m").metric is None
@@ -65,7 +67,10 @@ def test_zero_memory_is_unknown() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", "RuntimeError: MPS backend out of memory (MPS allocated"],
+    [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate",
+        "RuntimeError: MPS backend out of memory (MPS allocated",
+    ],
 )
 def test_device_memory_errors_are_known(line: str) -> None:
     """Out of memory on CUDA and MPS is told from other crashes."""

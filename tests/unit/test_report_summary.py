@@ -31,7 +31,12 @@ def test_the_skills_form() -> None:
     assert "| optimizer | KNOB 2 → 3 | discard: because |" in lines
     assert "| optimizer | KNOB 3 → 4 | crash: because |" in lines
     headings = [line for line in lines if line.startswith("## ")]
-    assert headings == ["## Results", "## Top Improvements (kept commits)", "## What Didn't Work", "## Recommended Next Steps"]
+    assert headings == [
+        "## Results",
+        "## Top Improvements (kept commits)",
+        "## What Didn't Work",
+        "## Recommended Next Steps",
+    ]
 
 
 def steps(of: History) -> list[str]:
@@ -41,7 +46,11 @@ def steps(of: History) -> list[str]:
 
 def test_three_to_five_next_steps_always() -> None:
     """As the skill asks, whatever was found."""
-    for rows in ([(1.0, KEEP)], [(1.0, KEEP), (0.9, KEEP)], [(1.0, KEEP), *[(None, CRASH)] * 8, (0.9999, DISCARD), (0.9998, KEEP)]):
+    for rows in (
+        [(1.0, KEEP)],
+        [(1.0, KEEP), (0.9, KEEP)],
+        [(1.0, KEEP), *[(None, CRASH)] * 8, (0.9999, DISCARD), (0.9998, KEEP)],
+    ):
         assert 3 <= len(steps(history(*rows))) <= 5  # type: ignore[arg-type]
     assert 3 <= len(steps(history())) <= 5
 
@@ -100,7 +109,12 @@ def test_a_bare_table_has_a_summary_too() -> None:
 def test_dates_and_short_budgets() -> None:
     """A session over midnight has two dates; a budget below a minute is in seconds."""
     late = experiment(1, 0.9, KEEP, finished_at=START + dt.timedelta(hours=5))
-    text = summary(replace(with_experiments(SOME.experiments[0], late), session=replace(SOME.session, time_budget_s=4.0, device="M2", executor="native")))
+    text = summary(
+        replace(
+            with_experiments(SOME.experiments[0], late),
+            session=replace(SOME.session, time_budget_s=4.0, device="M2", executor="native"),
+        )
+    )
     assert "**Date:** 2026-11-22 to 2026-11-23" in text
     assert "**Time budget / run:** 4 s" in text
     assert "**Platform:** CPU (M2, native)" in text
@@ -109,7 +123,9 @@ def test_dates_and_short_budgets() -> None:
 def test_progress_in_the_skills_form() -> None:
     """Best so far, against the baseline, iterations, time, the last five rows and the direction."""
     report = progress_report(SOME, now=START + dt.timedelta(hours=1, minutes=5))
-    assert report.startswith("## AutoResearch Progress — Iteration 4\n\n**Best so far:** 0.8 (iteration 4, commit 0000000)\n")
+    assert report.startswith(
+        "## AutoResearch Progress — Iteration 4\n\n**Best so far:** 0.8 (iteration 4, commit 0000000)\n"
+    )
     assert "**vs. Baseline:** -0.2 (-20.00%)" in report
     assert "**Iterations:** 4 completed / unlimited" in report
     assert "**Time elapsed:** 00:24" in report  # ended: it stopped with the last experiment

@@ -63,7 +63,9 @@ def test_columns_in_another_order_and_more_of_them() -> None:
     assert (read.experiments[0].metric, read.experiments[0].commit) == (0.5, "abc")
 
 
-@pytest.mark.parametrize(("metric", "direction"), [("val_loss", "minimize"), ("accuracy", "maximize"), ("f1", "maximize")])
+@pytest.mark.parametrize(
+    ("metric", "direction"), [("val_loss", "minimize"), ("accuracy", "maximize"), ("f1", "maximize")]
+)
 def test_direction_is_guessed_from_the_name(metric: str, direction: str) -> None:
     """Losses go down, scores go up."""
     read = results.read(f"commit\t{metric}\tmem_gb\tstatus\tdescription\nbaseline\t1\t1\tkeep\tx\n")
@@ -115,7 +117,9 @@ def test_a_description_stays_in_its_cell(text: str) -> None:
 
 @given(
     st.lists(
-        st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([KEEP, DISCARD])), min_size=1, max_size=20
+        st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([KEEP, DISCARD])),
+        min_size=1,
+        max_size=20,
     )
 )
 def test_what_is_written_is_read(rows: list[tuple[float, Status]]) -> None:

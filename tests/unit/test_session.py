@@ -13,7 +13,7 @@ from autoresearch_ci.console import Console
 from autoresearch_ci.errors import BaselineError, ProposerError
 from autoresearch_ci.experiment import Category, Direction, Ending, History, Proposal, Run, Session, Status
 from autoresearch_ci.journal import Journal
-from autoresearch_ci.session import MAX_REFUSALS, NOTHING_LEFT, Interrupt, Loop, RunRequest, Rules
+from autoresearch_ci.session import MAX_REFUSALS, NOTHING_LEFT, Interrupt, Loop, Rules, RunRequest
 from autoresearch_ci.stopping import Limits
 
 BASE = "b" * 40
@@ -60,7 +60,9 @@ class FakeWorkspace:
 class FakeExecutor:
     """Runs a script by reading its VALUE; `behave` may give another end and another log."""
 
-    def __init__(self, workspace: FakeWorkspace, behave: Callable[[str], tuple[Run, str] | None] = lambda _: None) -> None:
+    def __init__(
+        self, workspace: FakeWorkspace, behave: Callable[[str], tuple[Run, str] | None] = lambda _: None
+    ) -> None:
         self.workspace = workspace
         self.behave = behave
         self.requests: list[RunRequest] = []
@@ -87,7 +89,9 @@ class FakeProposer:
         text = self.scripts.pop(0) if self.scripts else None
         if text is None:
             return None
-        return Proposal(script=text, description=f"VALUE {len(self.saw)}", category=Category.OPTIMIZER, rationale="a guess")
+        return Proposal(
+            script=text, description=f"VALUE {len(self.saw)}", category=Category.OPTIMIZER, rationale="a guess"
+        )
 
 
 class Hand:
@@ -182,7 +186,12 @@ def test_everything_is_durable_after_every_experiment(tmp_path: Path) -> None:
     assert bench.workspace.recorded == [1, 2]
     assert bench.workspace.pushes == 2
     assert journal.parse(bench.journal.load()) == history
-    assert bench.workspace.files["results.tsv"].decode().splitlines()[1].startswith("baseline\t1.0\t2.0\tkeep\tBaseline — no mod")
+    assert (
+        bench.workspace.files["results.tsv"]
+        .decode()
+        .splitlines()[1]
+        .startswith("baseline\t1.0\t2.0\tkeep\tBaseline — no mod")
+    )
     assert set(bench.workspace.files) >= {"journal/0000.jsonl", "logs/00/0000-1.log", "logs/00/0001-1.log"}
 
 
@@ -244,7 +253,9 @@ def test_a_crash_has_no_value_and_the_loop_goes_on(tmp_path: Path) -> None:
 
 
 def oom_above(batch: int) -> Callable[[str], tuple[Run, str] | None]:
-    return lambda text: crash("torch.OutOfMemoryError: CUDA out of memory") if f"BATCH = {batch}" in text and "0.9" in text else None
+    return lambda text: (
+        crash("torch.OutOfMemoryError: CUDA out of memory") if f"BATCH = {batch}" in text and "0.9" in text else None
+    )
 
 
 def test_out_of_memory_is_tried_once_with_half_the_batch(tmp_path: Path) -> None:
@@ -291,7 +302,11 @@ def test_the_same_change_is_never_run_twice(tmp_path: Path) -> None:
 
 def test_what_a_retry_ran_counts_as_tried(tmp_path: Path) -> None:
     """The halved script of an out-of-memory retry is not run again as a proposal."""
-    bench = Bench(tmp_path, FakeProposer(script(0.9), script(0.9, batch=32)), behave=lambda t: oom_above(64)(t) or oom_above(32)(t))
+    bench = Bench(
+        tmp_path,
+        FakeProposer(script(0.9), script(0.9, batch=32)),
+        behave=lambda t: oom_above(64)(t) or oom_above(32)(t),
+    )
     assert statuses(bench.research()) == ["keep", "crash"]
 
 

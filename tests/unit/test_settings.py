@@ -15,7 +15,8 @@ REQUIRED = {"time-budget": "5m", "metric": "val_bpb", "direction": "minimize"}
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("300", 300), (300, 300), ("300s", 300), ("5m", 300), ("1h30m", 5400), ("2.5s", 2.5), ("1H", 3600)]
+    ("text", "seconds"),
+    [("300", 300), (300, 300), ("300s", 300), ("5m", 300), ("1h30m", 5400), ("2.5s", 2.5), ("1H", 3600)],
 )
 def test_durations_of_the_contract(text: object, seconds: float) -> None:
     """All spellings that the contract lists are read."""
@@ -41,7 +42,9 @@ def test_sizes_come_back(size: int) -> None:
     assert parse_size(format_size(size)) == size
 
 
-@pytest.mark.parametrize(("text", "size"), [("512m", 2**29), ("8g", 2**33), ("8GB", 2**33), ("8GiB", 2**33), (1024, 1024)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("512m", 2**29), ("8g", 2**33), ("8GB", 2**33), ("8GiB", 2**33), (1024, 1024)]
+)
 def test_sizes_as_docker_reads_them(text: object, size: int) -> None:
     """Powers of 1024, with or without the B."""
     assert parse_size(text) == size
@@ -89,7 +92,9 @@ def test_unknown_names_suggest_the_nearest(tmp_path: Path) -> None:
 
 def test_what_a_run_sees_is_no_setting() -> None:
     """A session started inside a run is not confused by the variables of the outer one."""
-    assert load(flags=REQUIRED, environ={"AUTORESEARCH_SEED": "1", "AUTORESEARCH_TOKEN": "x"}).settings.metric == "val_bpb"
+    assert (
+        load(flags=REQUIRED, environ={"AUTORESEARCH_SEED": "1", "AUTORESEARCH_TOKEN": "x"}).settings.metric == "val_bpb"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""A machine may die at any instant; at most the experiment in flight is repeated."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from autoresearch_ci import journal
+from autoresearch_ci.experiment import History, Status
+from tests.end_to_end.conftest import Project
+
+EXPERIMENTS = 24
+KILLS = 20
+
+
+def check_invariants(project: Project, history: History, *, complete: bool) -> None:
+    """Rows, refs and commits agree; no experiment is in twice, none that was decided is missing."""
+    assert [e.number for e in history.experiments] == list(range(len(history.experiments)))
+    fingerprints = [e.fingerprint for e in history.experiments]
+    assert len(set(fingerprints)) == len(fingerprints), "a change was tried twice"
+    parent = history.experiments[0].commit
+    for experiment in history.experiments[1:]:
+        assert experiment.parent == parent, "each starts from the incumbent of its moment"
+        if experiment.status is Status.KEEP:
+            parent = experiment.commit
+    if not complete:
+        return
+    kept = [e.commit for e in history.experiments if e.status is Status.KEEP]
+    on_branch = project.git("rev-list", "--reverse", f"{kept[0]}..autoresearch/killed").split()
+    assert on_branch[:-1] == kept[1:], "the branch is the base, one commit for each keep, and the report"
+    refs = dict(
+        reversed(line.split(" ", 1))  # type: ignore[misc]
+        for line in project.git(
+            "for-each-ref", "--format=%(objectname) %(refname:lstrip=-1)", "refs/autoresearch/killed/experiments"
+        ).splitlines()
+    )
+    assert refs == {f"{e.number:04}": e.commit for e in history.experiments if e.status is not Status.KEEP}
+    table = project.git("show", "refs/autoresearch/killed/journal:results.tsv").splitlines()[1:]
+    assert [row.split("\t")[0] for row in table] == [e.label for e in history.experiments]
+    assert project.git("show", "autoresearch/killed:results.tsv").splitlines()[1:] == table
+
+
+def recorded(project: Project) -> History | None:
+    """What the state folder holds right after a kill."""
+    files = list(Path(project.home, "state").rglob("journal.jsonl"))
+    data = journal.Journal(files[0].parent).load() if files else b""
+    return journal.parse(data) if data else None
+
+
+@pytest.mark.parametrize("seed", [2026])
+def test_killed_at_random_moments_it_ends_as_if_it_never_was(project: Project, seed: int) -> None:
+    """SIGKILL at 20 random moments, resumed each time: what was decided stays decided, and the end is that of any session."""
+    draw = random.Random(seed)
+    before: tuple[str, ...] = ()
+    kills = 0
+    command = ("run", "--tag", "killed", "--max-iterations", str(EXPERIMENTS))
+    while kills < KILLS:
+        process = project.start(*command)
+        time.sleep(draw.uniform(0.1, 2.6))
+        if process.poll() is not None:
+            process.communicate()
+            break  # it was done before the moment came
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        history = recorded(project)
+        if history is not None and history.experiments:
+            check_invariants(project, history, complete=False)
+            decided = tuple(e.commit for e in history.experiments)
+            assert decided[: len(before)] == before, "something that was decided is gone"
+            before = decided
+    done = project.run(*command)
+    assert done.returncode == 0, done.stderr
+    history = recorded(project)
+    assert history is not None
+    assert len(history.experiments) == EXPERIMENTS + 1
+    assert tuple(e.commit for e in history.experiments)[: len(before)] == before
+    check_invariants(project, history, complete=True)
+    assert kills >= KILLS // 2, "the session was over too soon to be killed often enough"
