@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as StillRunning
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
 RUN_USER: Final = "65532:65532"  # the images' `runner`: a uid that owns nothing on any host
 
+PREPARE_NETWORK: Final = "bridge"  # of the `prepare` command alone
 GRACE_S: Final = 10.0  # from SIGTERM to SIGKILL
 TICK_S: Final = 0.1
 SETTLE_S: Final = 60.0  # for a killed container to be gone and the rest of its log to arrive
@@ -132,10 +132,10 @@ class ContainerExecutor:
         any capability.
         """
         if self._cache is None:
-            return self._logged(request, interrupt, network="bridge")
+            return self._logged(request, interrupt, network=PREPARE_NETWORK)
         owner = self._cache.stat()
         return self._logged(
-            request, interrupt, network="bridge", user=f"{owner.st_uid}:{owner.st_gid}", cache_writable=True
+            request, interrupt, network=PREPARE_NETWORK, user=f"{owner.st_uid}:{owner.st_gid}", cache_writable=True
         )
 
     def probe(self, script: str) -> str:
@@ -203,7 +203,7 @@ class ContainerExecutor:
                 memory = PeakMemory(container)
                 ending, exit_code = _follow(container, plan, started, waiting, reading, memory)
                 wall_s = time.monotonic() - started
-                reading.result(timeout=SETTLE_S)
+                settled(reading)
             finally:
                 with suppress(OSError, DockerException):
                     output.close()  # ends the reading thread also when the engine hangs
@@ -292,19 +292,26 @@ def _follow(
             if ending is Ending.TIMEOUT:
                 break
             ending, deadline = Ending.TIMEOUT, deadline + GRACE_S
-        with suppress(StillRunning), talking("to wait for a run"):
+        with suppress(TimeoutError), talking("to wait for a run"):
             waiting.result(timeout=TICK_S)
+    with talking("to wait for a run"):
+        exit_code = int(settled(waiting)["StatusCode"])
+        if ending is not Ending.EXITED:
+            return ending, None
+        if exit_code != 0:
+            container.reload()
+            if container.attrs["State"][
+                "OOMKilled"
+            ]:  # the limit may have killed a child, of which the script then died
+                return Ending.OUT_OF_MEMORY, exit_code
+        return ending, exit_code
+
+
+def settled(future: Future[Any]) -> Any:
+    """What comes soon, now that the run is over or killed."""
     try:
-        with talking("to wait for a run"):
-            exit_code = int(waiting.result(timeout=SETTLE_S)["StatusCode"])
-            if ending is not Ending.EXITED:
-                return ending, None
-            if exit_code != 0:
-                container.reload()
-                if container.attrs["State"]["OOMKilled"]:
-                    return Ending.OUT_OF_MEMORY, exit_code
-            return ending, exit_code
-    except StillRunning as error:
+        return future.result(timeout=SETTLE_S)
+    except TimeoutError as error:
         raise MachineError(
             "a killed run does not end",
             hint="a process may hang in a driver: see `dmesg`; the machine may need a restart",

@@ -30,7 +30,7 @@ def connect(environ: Mapping[str, str] | None = None) -> docker.DockerClient:
     try:
         client = docker.from_env(environment=dict(environ), timeout=REQUEST_TIMEOUT_S)
     except DockerException as error:
-        raise _no_engine(str(error), environ) from error
+        raise no_engine(str(error), environ) from error
     version = client.api.api_version
     if tuple(int(part) for part in version.split(".")) < OLDEST_API:
         client.close()
@@ -40,7 +40,8 @@ def connect(environ: Mapping[str, str] | None = None) -> docker.DockerClient:
     return client
 
 
-def _no_engine(cause: str, environ: Mapping[str, str]) -> MachineError:
+def no_engine(cause: str, environ: Mapping[str, str]) -> MachineError:
+    """Why there is no engine, judged by docker-py's words and by where this program runs."""
     if "Permission denied" in cause:
         return MachineError(
             "this user may not speak to the container engine",

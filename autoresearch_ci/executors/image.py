@@ -34,9 +34,8 @@ class Image:
     built: bool
 
 
-def images_folder() -> Path:
+def images_folder(package: Path = Path(__file__).parents[1]) -> Path:
     """The folder with one folder for each platform: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
     for folder in (package / "_images", package.parent / "images"):
         if folder.is_dir():
             return folder
@@ -65,7 +64,7 @@ def ensure_image(
     gets each line of the build's output. Raises MachineError when the base cannot be had or the build fails.
     """
     dockerfile = _dockerfile(platform)
-    base = base_image or _default_base(dockerfile)
+    base = base_image or default_base(dockerfile)
     arguments = {**build_args, "BASE_IMAGE": base}
     if torch_version is not None:
         arguments["TORCH_VERSION"] = torch_version
@@ -86,7 +85,7 @@ def ensure_image(
             custom_context=True,
             tag=tag,
             buildargs=arguments,
-            network_mode=_build_network(build_args),
+            network_mode=build_network(build_args),
             labels={REPOSITORY: "image"},
             rm=True,
             forcerm=True,
@@ -94,10 +93,7 @@ def ensure_image(
             timeout=BUILD_TIMEOUT_S,
         )
         _follow_build(platform, output, on_line)
-        image_id = _find(client, tag)
-    if image_id is None:
-        raise MachineError(f"the image {tag} is gone right after its build", hint="is something pruning images?")
-    return Image(tag, image_id, built=True)
+        return Image(tag, str(client.images.get(tag).id), built=True)
 
 
 def _dockerfile(platform: str) -> bytes:
@@ -109,7 +105,8 @@ def _dockerfile(platform: str) -> bytes:
         ) from error
 
 
-def _default_base(dockerfile: bytes) -> str:
+def default_base(dockerfile: bytes) -> str:
+    """The base image that a Dockerfile of ours names itself."""
     match = re.search(rb"^ARG BASE_IMAGE=(\S+)$", dockerfile, re.MULTILINE)
     assert match is not None, "every Dockerfile of ours names its base"
     return match[1].decode()
@@ -119,7 +116,7 @@ def _find(client: docker.DockerClient, name: str) -> str | None:
     """The id of a local image."""
     with talking("to look for an image"):
         try:
-            return client.images.get(name).id
+            return str(client.images.get(name).id)
         except ImageNotFound:
             return None
 
@@ -131,18 +128,15 @@ def _base_id(client: docker.DockerClient, base: str, on_line: Callable[[str], No
     on_line(f"Pulling {base}")
     try:
         with talking(f"to pull {base}"):
-            client.images.pull(base)
+            return str(client.images.pull(base).id)
     except MachineError as error:
         raise MachineError(
             f"the base image {base} cannot be pulled: {one_line(str(error.__cause__))}",
             hint="check its name and the network, log in to its registry, or set `base-image` to one that is here",
         ) from error
-    if (image_id := _find(client, base)) is None:
-        raise MachineError(f"the base image {base} is not there after its pull", hint="check the name in `base-image`")
-    return image_id
 
 
-def _build_network(build_args: Mapping[str, str]) -> str | None:
+def build_network(build_args: Mapping[str, str]) -> str | None:
     """The engine's default; the host's when packages come from its loopback, which no other network reaches."""
     sources = " ".join(build_args.get(name, "") for name in ("PIP_FIND_LINKS", "PIP_INDEX_URL", "TORCH_INDEX_URL"))
     return "host" if re.search(r"//([^/@\s]*@)?(localhost|127\.\d+\.\d+\.\d+|\[::1\])([:/\s]|$)", sources) else None

@@ -1,13 +1,20 @@
-"""What the integration tests share: a repository on this machine with a training script, and sessions on it."""
+"""What the integration tests share: a repository on this machine, sessions on it, and the container engine."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
+import docker
 import pytest
+from docker.errors import ImageNotFound
 
+from autoresearch_ci.errors import MachineError
+from autoresearch_ci.executors.engine import connect
+from autoresearch_ci.executors.image import Image, ensure_image
 from autoresearch_ci.experiment import Category, Direction, Experiment, History, Session, Status, Verdict
 from autoresearch_ci.workspace import Author, Remote, Workspace, inspect_repository
 from tests.forge.api import bare_environment
@@ -15,6 +22,50 @@ from tests.forge.fixtures import Checkout
 
 SCRIPT = "LR = 0.1\nprint('loss: 1.0')\n"
 BOT = Author("a bot", "bot@example.invalid")
+BASE_IMAGE = "autoresearch-ci/test-base:bookworm"  # Debian with Python, pip and a compiler; no test pulls an image
+
+
+def without_engine(reason: str) -> NoReturn:
+    """Skips the test; fails it where `REQUIRE_DOCKER=1` says that an engine must be there."""
+    if os.environ.get("REQUIRE_DOCKER") == "1":
+        pytest.fail(f"REQUIRE_DOCKER=1, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """A client of this machine's container engine."""
+    try:
+        client = connect()
+    except MachineError as error:
+        without_engine(error.message)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def base_image(engine: docker.DockerClient) -> str:
+    """The name of a base image that is here."""
+    try:
+        engine.images.get(BASE_IMAGE)
+    except ImageNotFound:
+        without_engine(f"the image {BASE_IMAGE} is not here")
+    return BASE_IMAGE
+
+
+@pytest.fixture(scope="session")
+def cpu_image(engine: docker.DockerClient, base_image: str) -> Image:
+    """The image of the CPU platform, without torch; kept, so that the next test session builds nothing."""
+    return ensure_image(
+        engine,
+        platform="cpu",
+        base_image=base_image,
+        requirements=None,
+        torch_version="",
+        # A loopback address puts the build on the host's network: the engines of some sandboxes have no bridge.
+        build_args={"PIP_FIND_LINKS": "http://127.0.0.1:9/"},
+        on_line=print,
+    )
 
 
 @pytest.fixture
