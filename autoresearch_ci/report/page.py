@@ -1,0 +1,110 @@
+"""The pull request of a local session as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from autoresearch_ci.experiment import History, Status
+from autoresearch_ci.report.chart import chart, percent
+from autoresearch_ci.report.markdown import clean, duration, number
+from autoresearch_ci.report.pull_request import (
+    Step,
+    diff_lines,
+    elapsed_s,
+    failures,
+    merge_commands,
+    reproduce_commands,
+    show_command,
+    steps,
+)
+
+MAX_ROWS: Final = 500
+MAX_KEPT: Final = 200
+MAX_DIFF_LINES: Final = 400
+MAX_TEXT: Final = 300
+KINDS: Final = {"+": "added", "-": "removed", "@": "hunk", " ": "same", "": "header"}
+
+
+def page(history: History, *, title: str, base: str, diffs: Mapping[str, str]) -> str:
+    """The page: it loads nothing from anywhere, runs no script and follows the reader's light or dark scheme.
+
+    `diffs`: the unified diff of every kept commit, by its full hash. More than 500 experiments, 200 keeps or 400
+    lines of one diff are cut, and the page says so.
+    """
+    environment = Environment(
+        loader=PackageLoader("autoresearch_ci.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, text=lambda value: clean(str(value), MAX_TEXT))
+    session, picture = history.session, chart(history)
+    kept = steps(history, diffs)
+    shown = kept[-MAX_KEPT:]
+    experiments = history.experiments[-MAX_ROWS:]
+    example = next((e.number for e in history.experiments if e.status is not Status.KEEP), None)
+    return environment.get_template("page.html").render(
+        title=title,
+        base=base,
+        session=session,
+        ended=history.ended,
+        figures=_figures(history),
+        # Our own drawing: matplotlib escapes the texts in it.
+        chart=Markup(picture[picture.index("<svg") :]),
+        kept=[(step, _gain(step), _diff(diffs.get(step.experiment.commit, ""))) for step in shown],
+        kept_cut=len(kept) - len(shown),
+        experiments=experiments[::-1],
+        experiments_cut=len(history.experiments) - len(experiments),
+        failures=failures(history),
+        settings=session.settings,
+        adjustments=session.adjustments,
+        reproduce=reproduce_commands(session),
+        merge=merge_commands(session),
+        show="" if example is None else show_command(session, example),
+    )
+
+
+def _figures(history: History) -> list[tuple[str, str, str]]:
+    """The big numbers: name, value, and a remark."""
+    baseline, best = history.baseline, history.best
+    before = baseline.metric if baseline else None
+    after = best.metric if best else None
+    counts = Counter(e.status for e in history.experiments if e.number > 0)
+    gain, share = None, ""
+    if before is not None and after is not None:
+        gain, share = history.session.direction.gain(before, after), percent(before, after)
+    return [
+        ("Baseline", number(before), clean(history.session.metric, 40)),
+        ("Best", number(after), f"experiment {best.number}" if best else ""),
+        ("Gain", number(gain), share if history.kept else "nothing kept"),
+        ("Kept", str(counts[Status.KEEP]), f"of {max(0, len(history.experiments) - 1)} tried"),
+        ("Crashed", str(counts[Status.CRASH]), f"{counts[Status.DISCARD]} discarded"),
+        ("Time", duration(elapsed_s(history)), "hours:minutes"),
+    ]
+
+
+def _gain(step: Step) -> str:
+    if step.gain is None:
+        return number(None)
+    return f"{step.gain:+.4g}" + (f" ({step.share})" if step.share else "")
+
+
+def _diff(diff: str) -> list[tuple[str, str]]:
+    lines = [(KINDS[kind], _visible(line)) for kind, line in diff_lines(diff)]
+    cut = len(lines) - MAX_DIFF_LINES
+    return [*lines[:MAX_DIFF_LINES], ("header", f"… and {cut} more lines")] if cut > 0 else lines
+
+
+def _visible(line: str) -> str:
+    """Code as it is, with control and direction characters spelled out: they could show another program than the
+    one that ran (CVE-2021-42574)."""
+    return "".join(
+        f"\\u{ord(c):04x}" if c != "\t" and unicodedata.category(c).startswith("C") else c for c in line[:MAX_TEXT]
+    )
