@@ -1,0 +1,115 @@
+"""The processes of a native run: the first one and everything it started, daemons included.
+
+A training script may fork twice, start a session of its own and change its environment. So a process belongs to the
+run when one of these says so: its session, its parent, the run's own output folder in its environment, and on Linux
+that the kernel handed it to us when its parent died (see `adopt_orphans`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import Final
+
+import psutil
+
+MARKER: Final = "AUTORESEARCH_OUTPUT_DIR"  # the one variable of the contract that is different in every run
+KILL_TIMEOUT_S: Final = 5.0  # for a tree to be gone after SIGKILL; a fork bomb and a hanging driver need the bound
+_ROUND_S: Final = 0.2
+_PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
+
+
+def adopt_orphans(wanted: bool) -> bool:
+    """Asks Linux to make this process the parent of orphaned descendants, however they hid; False where it cannot."""
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(wanted), 0, 0, 0) == 0)
+
+
+class ProcessTree:
+    """The tree of one run. Make it before the run's first process, then set `root` to its pid.
+
+    `marker`: the AUTORESEARCH_OUTPUT_DIR that only this run has. `adopting`: whether `adopt_orphans` succeeded.
+    """
+
+    def __init__(self, marker: str, *, adopting: bool) -> None:
+        self.root = 0
+        self._marker = marker
+        self._adopting = adopting
+        # Only what is new can belong to the run: this keeps a look at the tree cheap on a machine with many processes.
+        self._strangers = set(psutil.pids())
+        self._members: dict[int, psutil.Process] = {}
+
+    def members(self) -> list[psutil.Process]:
+        """The processes of the run that are there now, zombies included."""
+        pids = set(psutil.pids())
+        self._strangers &= pids  # a number that is free again may be given to one of ours
+        self._members = {pid: process for pid, process in self._members.items() if pid in pids}
+        for pid in sorted(pids - self._strangers - self._members.keys()):
+            with suppress(psutil.Error, OSError):  # gone already, or somebody else's
+                process = psutil.Process(pid)
+                if self._belongs(process):
+                    self._members[pid] = process
+                    continue
+            self._strangers.add(pid)
+        return list(self._members.values())
+
+    def _belongs(self, process: psutil.Process) -> bool:
+        parent = process.ppid()
+        if process.pid == self.root or parent in self._members:
+            return True
+        if sys.platform != "win32":
+            session = os.getsid(process.pid)
+            # Our own helpers stay in our session, and orphans of the run never do.
+            if session == self.root or (self._adopting and parent == os.getpid() and session != os.getsid(0)):
+                return True
+        return process.environ().get(MARKER) == self._marker
+
+    def alive(self) -> bool:
+        """Whether any member still does something: a zombie waits only for us to take notice."""
+        for process in self.members():
+            with suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    return True
+        return False
+
+    def memory_bytes(self) -> int:
+        """Resident memory of all members together. Pages that they share count for each.
+
+        Not by `getrusage`: its maximum begins with the memory of the parent at the moment of the fork.
+        """
+        total = 0
+        for process in self.members():
+            with suppress(psutil.Error):
+                total += process.memory_info().rss
+        return total
+
+    def terminate(self) -> None:
+        """SIGTERM to every member (Windows knows no such thing: it ends them)."""
+        for process in self.members():
+            with suppress(psutil.Error):
+                process.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL to every member and to what they start meanwhile, until none is left or KILL_TIMEOUT_S is over."""
+        deadline = time.monotonic() + KILL_TIMEOUT_S
+        while (living := self.members()) and time.monotonic() < deadline:
+            for process in living:
+                with suppress(psutil.Error):
+                    process.kill()
+            # The first process is its Popen's to wait for; the others are waited for here, so that none stays a zombie.
+            others = [process for process in living if process.pid != self.root]
+            if not others:
+                return
+            psutil.wait_procs(others, timeout=_ROUND_S)
+
+
+def kill_marked(folder: str) -> None:
+    """Kills every process whose output folder lies in `folder`: what a session that died has left running."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(MARKER, "").startswith(folder + os.sep):
+                process.kill()
