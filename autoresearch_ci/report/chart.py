@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -31,7 +32,9 @@ def chart(history: History) -> str:
     from matplotlib.figure import Figure
 
     # Text stays text: small, selectable, and the same bytes on a machine with other fonts.
-    with rc_context():
+    with rc_context(), warnings.catch_warnings():
+        # Text is drawn with the reader's fonts, so what ours lacks does not matter.
+        warnings.filterwarnings("ignore", message="Glyph ")
         rcParams.update({"svg.hashsalt": "autoresearch-ci", "svg.fonttype": "none", "text.parse_math": False})
         rcParams.update({"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]})
         figure = Figure(figsize=SIZE, layout="tight", facecolor="white")

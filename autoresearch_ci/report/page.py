@@ -77,13 +77,13 @@ def _figures(history: History) -> list[tuple[str, str, str]]:
     before = baseline.metric if baseline else None
     after = best.metric if best else None
     counts = Counter(e.status for e in history.experiments if e.number > 0)
-    gain, share = None, ""
+    gain, share = number(None), ""
     if before is not None and after is not None:
-        gain, share = history.session.direction.gain(before, after), percent(before, after)
+        gain, share = f"{history.session.direction.gain(before, after):.4g}", percent(before, after)
     return [
         ("Baseline", number(before), clean(history.session.metric, 40)),
         ("Best", number(after), f"experiment {best.number}" if best else ""),
-        ("Gain", number(gain), share if history.kept else "nothing kept"),
+        ("Gain", gain, share if history.kept else "nothing kept"),
         ("Kept", str(counts[Status.KEEP]), f"of {max(0, len(history.experiments) - 1)} tried"),
         ("Crashed", str(counts[Status.CRASH]), f"{counts[Status.DISCARD]} discarded"),
         ("Time", duration(elapsed_s(history)), "hours:minutes"),
