@@ -310,9 +310,13 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {path.name}: {getattr(error, 'strerror', None) or error}") from error
+        raise SettingsError(
+            f"cannot read {path.name}: {getattr(error, 'strerror', None) or error}", hint="it must be a UTF-8 text file"
+        ) from error
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path.name} is not valid TOML: {error}") from error
+        raise SettingsError(
+            f"{path.name} is not valid TOML: {error}", hint='it holds lines such as `time-budget = "5m"`'
+        ) from error
     for name in values:
         if name not in NAMES:
             raise _unknown(name, name, path.name)
@@ -377,7 +381,7 @@ def _first_problem(error: ValidationError, sources: Mapping[str, str]) -> tuple[
     first = error.errors(include_url=False)[0]
     reason = str(first["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if not first["loc"]:
-        return reason, ""
+        return reason, "see the table of settings in README.md"
     name = str(first["loc"][0])
     shown = repr(first["input"]) if len(repr(first["input"])) <= 60 else repr(first["input"])[:57] + "…"
     return f"`{name}` cannot be {shown} (from {sources.get(name, 'default')})", reason

@@ -14,8 +14,6 @@ from typing import Any, Final
 from autoresearch_ci.cli import options, wiring
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import AutoresearchError, MachineError
-from autoresearch_ci.executors.engine import connect
-from autoresearch_ci.forges.github import GitHubForge
 from autoresearch_ci.settings import Loaded
 from autoresearch_ci.workspace import Checkout, inspect_repository
 
@@ -90,6 +88,8 @@ def _executor(loaded: Loaded) -> str:
         if settings.requirements is None and importlib.util.find_spec("torch") is None:
             return f"native, {sys.executable}, without torch"
         return f"native, {sys.executable}"
+    from autoresearch_ci.executors.engine import connect
+
     return f"container, Docker Engine {connect().version()['Version']}"
 
 
@@ -112,6 +112,4 @@ def _state(directory: Path, checkout: Checkout, loaded: Loaded) -> str:
 def _forge(environ: Mapping[str, str], checkout: Checkout, loaded: Loaded, directory: Path) -> str:
     state = wiring.state_folder(directory, checkout.git_dir, loaded.settings.state_dir)
     forge = wiring.choose_forge(environ, loaded.settings, checkout, state)
-    if isinstance(forge, GitHubForge):
-        return f"{forge.repository_url}, default branch {forge.default_branch()}"
-    return f"local, {forge.folder}"
+    return f"{forge.repository_url or 'local'}, default branch {forge.default_branch()}"

@@ -15,7 +15,6 @@ from autoresearch_ci.cli.wiring import Opened, Place
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import GitError, MachineError, SettingsError
 from autoresearch_ci.experiment import Ending, History, Session
-from autoresearch_ci.forges.github import GitHubForge
 from autoresearch_ci.forges.pull_request import Operation, PullRequest
 from autoresearch_ci.proposers.knobs import halve_batch
 from autoresearch_ci.proposers.queue import QueueProposer
@@ -51,8 +50,7 @@ def run_session(
         Signals() as signals,
         wiring.open_session(environ, directory, loaded, today=began.date(), starting=True) as opened,
     ):
-        if isinstance(opened.forge, GitHubForge):
-            console.mask(opened.forge.token)
+        console.mask(opened.forge.token)
         _announce(console, loaded, opened)
         with wiring.environment(
             console,
@@ -92,8 +90,7 @@ def finalize_session(
     """Report, push and pull request of the session as it is recorded; its exit code."""
     loaded = options.load(config, flags, environ, directory)
     with wiring.open_session(environ, directory, loaded, today=_now().date(), starting=False) as opened:
-        if isinstance(opened.forge, GitHubForge):
-            console.mask(opened.forge.token)
+        console.mask(opened.forge.token)
         if opened.history is None or not opened.history.experiments:
             raise SettingsError(
                 f"the session `{opened.tag}` has no experiment yet", hint="run it first: `autoresearch-ci run`"
@@ -160,7 +157,7 @@ def _begin(opened: Opened, place: Place) -> History:
         executor=place.kind,
         adjustments=place.adjustments.variables(),
         settings=settings.texts(),
-        repository=opened.forge.repository_url if isinstance(opened.forge, GitHubForge) else "",
+        repository=opened.forge.repository_url,
         started_at=before.session.started_at if before else _now(),
     )
     history = opened.journal.begin(History(session=session, experiments=before.experiments if before else ()))
@@ -268,7 +265,7 @@ def _interrupted(
 
 def conclude(console: Console, opened: Opened, history: History) -> int:
     """Report files on the branch, push, pull request, outputs. Safe to repeat; 0, or raises GitError or ForgeError."""
-    workspace, forge, settings = opened.workspace, opened.forge, opened.settings
+    workspace, settings = opened.workspace, opened.settings
     picture = chart(history)
     report = {
         _in_repository(opened, settings.summary_file): summary(history).encode(),
@@ -306,9 +303,7 @@ def _publish(console: Console, opened: Opened, history: History, picture: str) -
             else "no pull request: `open-pr` is `never`"
         )
         return PullRequest(number=None, url="", operation=Operation.NONE)
-    base = settings.base or (
-        forge.default_branch() if isinstance(forge, GitHubForge) else history.session.base_branch or "HEAD"
-    )
+    base = settings.base or forge.default_branch()
     diffs = {e.commit: opened.workspace.diff(e.parent, e.commit) for e in history.kept}
     files = pull_request.Files(
         summary=_in_repository(opened, settings.summary_file),

@@ -100,9 +100,7 @@ def _toml(loaded: Loaded) -> str:
     """The settings file: every setting that is not a default, under the line that gives editors the schema."""
     lines = [f"#:schema {workflow_template.SCHEMA_URL}", ""]
     values = loaded.settings.model_dump(by_alias=True, mode="json", exclude_defaults=True)
-    for name in settings.NAMES:
-        if name in values or name in settings.REQUIRED:
-            lines.append(f"{name} = {_toml_value(values[name])}")
+    lines += [f"{name} = {_toml_value(values[name])}" for name in settings.NAMES if name in values]
     return "\n".join(lines) + "\n"
 
 
@@ -139,7 +137,15 @@ def show_detection(
     in_file = settings.read_file(file) if file else {}
     missing = {name: value for name, value in stand_ins.items() if name not in in_file}
     loaded = settings.load(file=file, environ=environ, flags={**missing, **options.given(flags)})
-    with wiring.environment(console, environ, directory, loaded.settings, needs_repository=False) as place:
+    with wiring.environment(
+        console,
+        environ,
+        loaded.settings,
+        state=wiring.state_root(directory, loaded.settings.state_dir) / "detect",
+        session="detect",
+        requirements=_requirements(directory, loaded.settings.requirements),
+        native_when_no_container=True,
+    ) as place:
         detection, adjustments = place.detection, place.adjustments
         if as_json:
             data = {**detection.as_dict(), "executor": place.kind, "adjustments": adjustments.variables()}
@@ -150,3 +156,11 @@ def show_detection(
         console.table("Adjustments", ("Variable", "Value"), list(adjustments.variables().items()))
         for line in adjustments.lines():
             console.info(line)
+
+
+def _requirements(directory: Path, name: str | None) -> bytes | None:
+    """The requirements file as it lies in the folder: detection needs no commit."""
+    try:
+        return None if name is None else (directory / name).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"cannot read {name}: {error.strerror}", hint="change `requirements`") from error

@@ -1,4 +1,7 @@
-"""Builds the parts from the settings: the one place that knows all of them."""
+"""Builds the parts from the settings: the one place that knows all of them.
+
+Adapters with large libraries (docker, PyGithub) are imported where they are chosen: a session waits only for its own.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -20,29 +23,64 @@ from filelock import FileLock, Timeout
 from autoresearch_ci import journal
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import ForgeError, GitError, MachineError, SettingsError
-from autoresearch_ci.executors import image
-from autoresearch_ci.executors.container import ContainerExecutor
-from autoresearch_ci.executors.engine import connect
-from autoresearch_ci.executors.environment import ensure_environment, probe
-from autoresearch_ci.executors.native import NativeExecutor
-from autoresearch_ci.experiment import History
-from autoresearch_ci.forges.github import GitHubForge
+from autoresearch_ci.experiment import History, Run
 from autoresearch_ci.forges.local import LocalForge
+from autoresearch_ci.forges.pull_request import PullRequest
 from autoresearch_ci.journal import Journal
 from autoresearch_ci.platforms import PROBE, Adjustments, Detection, Platform, adjustments, parse_probe, resolve
+from autoresearch_ci.session import Executor, Interrupt, RunRequest
 from autoresearch_ci.settings import Loaded, Settings, default_tag
 from autoresearch_ci.workspace import Checkout, Remote, Standing, Workspace, find_author, inspect_repository
+
+if TYPE_CHECKING:
+    from autoresearch_ci.executors.container import ContainerExecutor
+    from autoresearch_ci.executors.native import NativeExecutor
 
 TORCH_VERSION: Final = "2.13.0"
 # The CPU builds of torch; without it pip takes the default build, which brings gigabytes of CUDA.
 TORCH_CPU_INDEX: Final = "https://download.pytorch.org/whl/cpu"
 
 
+class Environment(Executor, Protocol):
+    """An executor that can also say what it sees, and run the user's `prepare` command."""
+
+    def probe(self, script: str) -> str: ...
+
+    def prepare(self, request: RunRequest, interrupt: Interrupt) -> Run: ...
+
+
+class Forge(Protocol):
+    """Where the branch is pushed to, and the pull request made."""
+
+    @property
+    def remote_url(self) -> str: ...
+
+    @property
+    def repository_url(self) -> str: ...
+
+    @property
+    def token(self) -> str: ...
+
+    def default_branch(self) -> str: ...
+
+    def publish(
+        self,
+        *,
+        branch: str,
+        base: str,
+        title: str,
+        body: str,
+        draft: bool,
+        labels: tuple[str, ...],
+        attachments: Mapping[str, bytes | str],
+    ) -> PullRequest: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where runs happen: the executor, why it is this one, and what it can see."""
 
-    executor: ContainerExecutor | NativeExecutor
+    executor: Environment
     kind: str
     why: str
     platform: Platform
@@ -71,7 +109,7 @@ def environment(
         if sys.platform == "darwin" or settings.platform == "mps":
             kind, why = "native", "no Linux container can see MPS"
     with ExitStack() as stack:
-        executor: ContainerExecutor | NativeExecutor
+        executor: Environment
         if kind == "container":
             try:
                 executor = stack.enter_context(_container(console, settings, session, requirements))
@@ -88,6 +126,11 @@ def environment(
 
 def _container(console: Console, settings: Settings, session: str, requirements: bytes | None) -> ContainerExecutor:
     """The container executor with its image; the platform of the image is what the machine itself can see."""
+    from autoresearch_ci.executors import image
+    from autoresearch_ci.executors.container import ContainerExecutor
+    from autoresearch_ci.executors.engine import connect
+    from autoresearch_ci.executors.environment import probe
+
     client = connect()
     platform = settings.platform
     if platform == "auto":
@@ -123,13 +166,17 @@ def _native(
 ) -> NativeExecutor:
     """The native executor. Its Python is the one that runs this program; or, where that is the Action's own environment or
     `requirements` is set, one made for the training."""
+    from autoresearch_ci.executors import image
+    from autoresearch_ci.executors.environment import ensure_environment
+    from autoresearch_ci.executors.native import NativeExecutor
+
     python = Path(sys.executable)
     if requirements is not None or environ.get("GITHUB_ACTIONS") == "true":
         with console.group("Build the native environment"):
             python = ensure_environment(
                 state,
                 requirements=requirements,
-                torch_requirement=image.native_requirements().read_text(encoding="utf-8"),
+                torch_requirement=image.native_requirements(),
                 python=sys.executable,
                 on_line=lambda line: console.untrusted([line]),
             )
@@ -158,7 +205,7 @@ class Opened:
     tag: str
     folder: Path
     directory: str
-    forge: GitHubForge | LocalForge
+    forge: Forge
     workspace: Workspace
     journal: Journal
     history: History | None
@@ -166,19 +213,27 @@ class Opened:
 
 def state_folder(directory: Path, git_dir: Path, state_dir: str | None) -> Path:
     """The folder for all sessions of one repository, wherever in it a command is started."""
-    root = (directory / state_dir).expanduser() if state_dir else platformdirs.user_state_path("autoresearch_ci")
     name = re.sub(r"[^A-Za-z0-9._-]", "-", git_dir.parent.name if git_dir.name == ".git" else git_dir.name)
-    return root / f"{name}-{hashlib.sha256(str(git_dir).encode()).hexdigest()[:8]}"
+    return state_root(directory, state_dir) / f"{name}-{hashlib.sha256(str(git_dir).encode()).hexdigest()[:8]}"
 
 
-def choose_forge(
-    environ: Mapping[str, str], settings: Settings, checkout: Checkout, state: Path
-) -> GitHubForge | LocalForge:
+def state_root(directory: Path, state_dir: str | None) -> Path:
+    """The folder for everything the program keeps: the setting, else the system's place for it."""
+    return directory / Path(state_dir).expanduser() if state_dir else platformdirs.user_state_path("autoresearch_ci")
+
+
+def choose_forge(environ: Mapping[str, str], settings: Settings, checkout: Checkout, state: Path) -> Forge:
     """GitHub inside Actions or when asked for; else a folder on this machine."""
     in_actions = environ.get("GITHUB_ACTIONS") == "true"
     if settings.forge == "github" or (settings.forge == "auto" and in_actions):
-        return GitHubForge.from_environment(environ, checkout.origin)
-    return LocalForge(repository=checkout.root, folder=state / "pull-requests")
+        return _github(environ, checkout)
+    return LocalForge(checkout.root, state / "pull-requests", base_branch=checkout.base_branch or "HEAD")
+
+
+def _github(environ: Mapping[str, str], checkout: Checkout) -> Forge:
+    from autoresearch_ci.forges.github import GitHubForge
+
+    return GitHubForge.from_environment(environ, checkout.origin)
 
 
 @contextmanager
@@ -196,12 +251,11 @@ def open_session(
     folder = state / tag
     with _lock(folder, tag):
         forge = choose_forge(environ, settings, checkout, state)
-        token = forge.token if isinstance(forge, GitHubForge) else ""
         workspace = Workspace.open(
             folder,
             checkout,
             tag=tag,
-            remote=Remote(url=forge.remote_url, token=token),
+            remote=Remote(url=forge.remote_url, token=forge.token),
             author=find_author(checkout, environ),
         )
         record = Journal(folder)
@@ -319,21 +373,18 @@ def recorded(environ: Mapping[str, str], directory: Path, values: Mapping[str, A
 
 def _remote_record(environ: Mapping[str, str], checkout: Checkout, tag: str, values: Mapping[str, Any]) -> bytes:
     """The record of a session that another machine ran, read from the remote through a clone that is thrown away."""
-    forge: GitHubForge | LocalForge
-    if values.get("forge") == "local" or not checkout.origin:
-        forge = LocalForge(repository=checkout.root, folder=checkout.root)
-    else:
+    forge: Forge = LocalForge(checkout.root, checkout.root)
+    if values.get("forge") != "local" and checkout.origin:
         try:
-            forge = GitHubForge.from_environment(environ, checkout.origin)
+            forge = _github(environ, checkout)
         except (ForgeError, SettingsError):
-            return b""
-    token = forge.token if isinstance(forge, GitHubForge) else ""
+            return b""  # without a token only what is here can be looked at
     with tempfile.TemporaryDirectory(prefix="autoresearch-status-") as folder:
         workspace = Workspace.open(
             Path(folder),
             checkout,
             tag=tag,
-            remote=Remote(url=forge.remote_url, token=token),
+            remote=Remote(url=forge.remote_url, token=forge.token),
             author=find_author(checkout, environ),
         )
         if workspace.compare() is not Standing.BEHIND:

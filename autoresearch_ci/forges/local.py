@@ -19,10 +19,20 @@ PAGE_NAME = "pull-request.html"
 
 @dataclass(frozen=True, slots=True)
 class LocalForge:
-    """Publishes into `folder`; the branch is pushed to `repository`, the user's checkout or bare repository."""
+    """Publishes into `folder`; `repository` is the user's checkout (or bare repository), which the branch is pushed to.
+
+    `base_branch`: what a person merges into. `token` and `repository_url` are empty: there is no server.
+    """
 
     repository: Path
     folder: Path
+    base_branch: str = "main"
+    token: str = ""
+    repository_url: str = ""
+
+    def default_branch(self) -> str:
+        """The branch that a pull request goes to unless told otherwise."""
+        return self.base_branch
 
     @property
     def remote_url(self) -> str:

@@ -56,7 +56,9 @@ class QueueProposer:
 def _parse(wish: str, knobs: dict[str, Knob]) -> tuple[str, Value]:
     name, equals, text = (part.strip() for part in wish.partition("="))
     if not equals or not text:
-        raise SettingsError(f"`{wish[:80]}` is not something to try", hint="write it as `KNOB=value`, as `LEARNING_RATE=3e-4`")
+        raise SettingsError(
+            f"`{wish[:80]}` is not something to try", hint="write it as `KNOB=value`, as `LEARNING_RATE=3e-4`"
+        )
     if name not in knobs:
         nearest = difflib.get_close_matches(name, list(knobs), n=1)
         hint = f"did you mean `{nearest[0]}`?" if nearest else f"its knobs are {', '.join(list(knobs)[:12]) or 'none'}"
@@ -70,7 +72,9 @@ def _parse(wish: str, knobs: dict[str, Knob]) -> tuple[str, Value]:
     try:
         number = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        raise SettingsError(f"`{text[:80]}` is no value for `{name}`", hint="write a number, `True` or `False`") from error
+        raise SettingsError(
+            f"`{text[:80]}` is no value for `{name}`", hint="write a number, `True` or `False`"
+        ) from error
     if isinstance(knob.value, bool) != isinstance(number, bool) or not isinstance(number, int | float):
         raise SettingsError(f"`{text[:80]}` is no value for `{name}`", hint=f"it is {knob.value!r} now")
     if isinstance(knob.value, int) and not isinstance(knob.value, bool) and number == int(number):

@@ -25,7 +25,11 @@ def progress_report(history: History, *, now: dt.datetime) -> str:
     if best is not None and baseline is not None and best.metric is not None and baseline.metric is not None:
         lines.append(f"**vs. Baseline:** {change(baseline.metric, best.metric)}")
     lines += [f"**Iterations:** {done} completed / {limit}", f"**Time elapsed:** {duration(elapsed)}", ""]
-    lines += [f"**Recent results (last {RECENT}):**", "| Iter | Commit | Metric | Status | Change |", "|---|---|---|---|---|"]
+    lines += [
+        f"**Recent results (last {RECENT}):**",
+        "| Iter | Commit | Metric | Status | Change |",
+        "|---|---|---|---|---|",
+    ]
     for experiment in reversed(history.experiments[-RECENT:]):
         lines.append(
             f"| {experiment.number} | {cell(experiment.label)} | {number(experiment.metric)} | {experiment.status.value} "

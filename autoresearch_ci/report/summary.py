@@ -74,11 +74,15 @@ def _improvements(history: History) -> list[str]:
         return [*lines, "Nothing was kept: no change was better than the baseline."]
     direction = history.session.direction
     ranked = sorted(
-        history.kept, key=lambda e: direction.gain(0.0, e.metric) if e.metric is not None else float("-inf"), reverse=True
+        history.kept,
+        key=lambda e: direction.gain(0.0, e.metric) if e.metric is not None else float("-inf"),
+        reverse=True,
     )
     lines += ["| Rank | Commit | Metric | Description |", "|---|---|---|---|"]
     for rank, experiment in enumerate(ranked[:MAX_ROWS], start=1):
-        lines.append(f"| {rank} | {cell(experiment.label)} | {number(experiment.metric)} | {cell(experiment.description)} |")
+        lines.append(
+            f"| {rank} | {cell(experiment.label)} | {number(experiment.metric)} | {cell(experiment.description)} |"
+        )
     return lines + _and_more(len(ranked))
 
 
@@ -146,14 +150,22 @@ def _near_misses(history: History) -> list[str]:
 def _untouched(after: Sequence[Experiment]) -> list[str]:
     tried = {e.category for e in after}
     missing = [c.value for c in (Category.ARCHITECTURE, Category.OPTIMIZER, Category.TRAINING) if c not in tried]
-    return [f"Nothing of {' and '.join(missing)} was tried: widen `scope`, or name a `hypothesis`."] if after and missing else []
+    return (
+        [f"Nothing of {' and '.join(missing)} was tried: widen `scope`, or name a `hypothesis`."]
+        if after and missing
+        else []
+    )
 
 
 def _crashes(after: Sequence[Experiment]) -> list[str]:
-    reasons = Counter("out of memory" if "out of memory" in e.verdict.reason else "other" for e in after if e.status is Status.CRASH)
+    reasons = Counter(
+        "out of memory" if "out of memory" in e.verdict.reason else "other" for e in after if e.status is Status.CRASH
+    )
     steps = []
     if reasons["out of memory"]:
-        steps.append(f"{reasons['out of memory']} experiments ran out of memory: lower the device batch, or raise `memory`.")
+        steps.append(
+            f"{reasons['out of memory']} experiments ran out of memory: lower the device batch, or raise `memory`."
+        )
     if after and reasons.total() > len(after) / 4:
         steps.append(f"{reasons.total()} of {len(after)} experiments crashed: look at their logs on the journal ref.")
     return steps
@@ -166,4 +178,6 @@ def _doubt(history: History) -> list[str]:
     small = sum(abs(b - a) < SMALL_GAIN * (abs(a) or 1.0) for a, b in pairwise(chain))
     if not small:
         return []
-    return [f"{small} of {len(chain) - 1} kept gains are below {SMALL_GAIN:.1%} of the metric: measure them again before merging."]
+    return [
+        f"{small} of {len(chain) - 1} kept gains are below {SMALL_GAIN:.1%} of the metric: measure them again before merging."
+    ]

@@ -96,7 +96,7 @@ CASES: list[tuple[Callable[[Project], None], list[str], int, str]] = [
     (nothing, ["--tag", "a/b"], 2, "`tag` cannot be"),
     (nothing, ["--resume", "require"], 2, "no session `t` to resume"),
     (not_ours, [], 6, "no session made it"),
-    (nothing, ["--executor", "container"], 4, "Docker"),
+    (nothing, ["--executor", "container"], 4, "no container engine answers"),
     (nothing, ["--platform", "mps"], 4, "mps"),
     (nothing, ["--command", "no-such-program {training-script}"], 2, "no-such-program"),
     (nothing, ["--state-dir", "/proc/nowhere"], 4, "state-dir"),

@@ -33,12 +33,10 @@ def check_invariants(project: Project, history: History, *, complete: bool) -> N
     kept = [e.commit for e in history.experiments if e.status is Status.KEEP]
     on_branch = project.git("rev-list", "--reverse", f"{kept[0]}..autoresearch/killed").split()
     assert on_branch[:-1] == kept[1:], "the branch is the base, one commit for each keep, and the report"
-    refs = dict(
-        reversed(line.split(" ", 1))  # type: ignore[misc]
-        for line in project.git(
-            "for-each-ref", "--format=%(objectname) %(refname:lstrip=-1)", "refs/autoresearch/killed/experiments"
-        ).splitlines()
+    listing = project.git(
+        "for-each-ref", "--format=%(refname:lstrip=-1) %(objectname)", "refs/autoresearch/killed/experiments"
     )
+    refs = {number: commit for number, commit in (line.split(" ") for line in listing.splitlines())}
     assert refs == {f"{e.number:04}": e.commit for e in history.experiments if e.status is not Status.KEEP}
     table = project.git("show", "refs/autoresearch/killed/journal:results.tsv").splitlines()[1:]
     assert [row.split("\t")[0] for row in table] == [e.label for e in history.experiments]

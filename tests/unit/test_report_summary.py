@@ -51,7 +51,7 @@ def test_three_to_five_next_steps_always() -> None:
         [(1.0, KEEP), (0.9, KEEP)],
         [(1.0, KEEP), *[(None, CRASH)] * 8, (0.9999, DISCARD), (0.9998, KEEP)],
     ):
-        assert 3 <= len(steps(history(*rows))) <= 5  # type: ignore[arg-type]
+        assert 3 <= len(steps(history(*rows))) <= 5
     assert 3 <= len(steps(history())) <= 5
 
 
