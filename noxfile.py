@@ -15,6 +15,10 @@ WORKFLOWS = sorted(str(path) for path in Path(".github/workflows").glob("*.yml")
 DOCUMENTS = ("README.md", "action/README.md", "action/action.yml")
 
 
+# One process per core, and tests of one file together: they share what is costly to make.
+PARALLEL = ("--numprocesses=auto", "--dist=loadfile")
+
+
 def install(session: nox.Session, group: str, *project: str) -> None:
     """The named dependency group and, if given, the project. By nox, since an older pip does not know `--group`."""
     session.install(*project, *nox.project.dependency_groups(PROJECT, group))
@@ -56,13 +60,14 @@ def tests(session: nox.Session) -> None:
         return
     session.run(
         "pytest",
+        *PARALLEL,
         "--cov",
         "--cov-report=term-missing:skip-covered",
         "--cov-fail-under=95",
         "tests/unit",
         "tests/integration",
     )
-    session.run("pytest", "tests/end_to_end")
+    session.run("pytest", *PARALLEL, "tests/end_to_end")
 
 
 @nox.session

@@ -183,7 +183,7 @@ def doctor(config: Config = None, json: Json = False, **flags: Any) -> int:
 @app.command()
 def demo(
     experiments: Annotated[int, typer.Option("--experiments", min=1, help="How many after the baseline")] = 6,
-    budget: Annotated[str, typer.Option("--time-budget", help="Per run")] = "4s",
+    budget: Annotated[str, typer.Option("--time-budget", help="Per run")] = "5s",
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Where the project goes; default: a new temporary one")
     ] = None,

@@ -34,6 +34,7 @@ def run_demo(
     console.info(f"the demo's project: {project}")
     flags = {
         "time_budget": budget,
+        "timeout": "5m",  # a first `import torch` from a cold disk takes far longer than a few seconds
         "metric": "val_bpb",
         "direction": "minimize",
         "max_iterations": str(experiments),

@@ -46,7 +46,7 @@ def initialize(
     """Asks for what must be asked, shows the Research Config, asks for confirmation, writes the files."""
     given = options.given(flags)
     if starter:
-        given = {"time-budget": "10s", "metric": "val_bpb", "direction": "minimize"} | given
+        given = {"time-budget": "10s", "timeout": "2m", "metric": "val_bpb", "direction": "minimize"} | given
     target = config or Path(CONFIG_NAME)
     outputs = [directory / target, directory / WORKFLOW]
     if starter:

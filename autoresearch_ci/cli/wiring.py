@@ -116,7 +116,7 @@ def environment(
             except MachineError as error:
                 if not native_when_no_container:
                     raise
-                kind, why = "native", f"no container: {error.message}"
+                kind, why = "native", f"no container: {error.message[:120]}"
         if kind == "native":
             executor = stack.enter_context(_native(console, environ, settings, state, requirements))
         detection = parse_probe(executor.probe(PROBE))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import subprocess
 import time
+from functools import partial
 from pathlib import Path
-
-import pytest
 
 from autoresearch_ci import journal
 from autoresearch_ci.experiment import History, Status
-from tests.end_to_end.conftest import Project
+from tests.end_to_end.conftest import Project, wait_for
 
-EXPERIMENTS = 24
+EXPERIMENTS = 60
 KILLS = 20
 
 
@@ -36,7 +37,7 @@ def check_invariants(project: Project, history: History, *, complete: bool) -> N
     listing = project.git(
         "for-each-ref", "--format=%(refname:lstrip=-1) %(objectname)", "refs/autoresearch/killed/experiments"
     )
-    refs = {number: commit for number, commit in (line.split(" ") for line in listing.splitlines())}
+    refs = dict(line.split(" ", 1) for line in listing.splitlines())
     assert refs == {f"{e.number:04}": e.commit for e in history.experiments if e.status is not Status.KEEP}
     table = project.git("show", "refs/autoresearch/killed/journal:results.tsv").splitlines()[1:]
     assert [row.split("\t")[0] for row in table] == [e.label for e in history.experiments]
@@ -45,21 +46,39 @@ def check_invariants(project: Project, history: History, *, complete: bool) -> N
 
 def recorded(project: Project) -> History | None:
     """What the state folder holds right after a kill."""
-    files = list(Path(project.home, "state").rglob("journal.jsonl"))
+    files = list(Path(project.home, "state").glob("*/*/killed/journal.jsonl"))
     data = journal.Journal(files[0].parent).load() if files else b""
     return journal.parse(data) if data else None
 
 
-@pytest.mark.parametrize("seed", [2026])
-def test_killed_at_random_moments_it_ends_as_if_it_never_was(project: Project, seed: int) -> None:
+def running_since(project: Project) -> list[int]:
+    """When an experiment last began, as the file that `status` reads says; changes with every experiment."""
+    times = []
+    for path in Path(project.home, "state").glob("*/*/killed/running.json"):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime_ns)
+    return times
+
+
+def started(project: Project, process: subprocess.Popen[str], seen: list[int]) -> bool:
+    """Whether an experiment began since `seen`, or the process is over."""
+    return running_since(project) != seen or process.poll() is not None
+
+
+def test_killed_at_random_moments_it_ends_as_if_it_never_was(project: Project) -> None:
     """SIGKILL at 20 random moments, resumed each time: what was decided stays decided, and the end is that of any session."""
-    draw = random.Random(seed)
+    draw = random.Random(2026)
     before: tuple[str, ...] = ()
     kills = 0
     command = ("run", "--tag", "killed", "--max-iterations", str(EXPERIMENTS))
     while kills < KILLS:
         process = project.start(*command)
-        time.sleep(draw.uniform(0.1, 2.6))
+        if kills % 4:  # most while experiments run, the others anywhere, the start included
+            seen = running_since(project)
+            wait_for(partial(started, project, process, seen))
+            time.sleep(draw.uniform(0.0, 0.5))
+        else:
+            time.sleep(draw.uniform(0.1, 3.0))
         if process.poll() is not None:
             process.communicate()
             break  # it was done before the moment came
@@ -79,4 +98,5 @@ def test_killed_at_random_moments_it_ends_as_if_it_never_was(project: Project, s
     assert len(history.experiments) == EXPERIMENTS + 1
     assert tuple(e.commit for e in history.experiments)[: len(before)] == before
     check_invariants(project, history, complete=True)
-    assert kills >= KILLS // 2, "the session was over too soon to be killed often enough"
+    assert kills == KILLS, "the session was over too soon to be killed often enough"
+    assert len(before) > KILLS // 2, "the kills must fall among the experiments"
