@@ -40,10 +40,8 @@ def action_inputs() -> str:
     """The settings as inputs of the action, in YAML. None has a default: one left out must not win over the file."""
     lines = []
     for row in _rows():
-        if row.required:
-            note = f". Required, here or in {CONFIG_NAME}"
-        else:
-            note = f". Default: {row.default}" if row.default else ""
+        default = f". Default: {row.default}" if row.default else ""
+        note = f". Required, here or in {CONFIG_NAME}" if row.required else default
         # A JSON string is a YAML string too, whatever is in it.
         lines += [f"{row.name}:", f"  description: {json.dumps(row.description + note, ensure_ascii=False)}"]
         lines += ["  required: false"]

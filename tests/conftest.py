@@ -1,3 +1,3 @@
 """Fixtures for every test."""
 
-pytest_plugins = ["tests.forge.fixtures"]
+pytest_plugins = ["tests.forge.fixtures", "tests.project"]

@@ -32,6 +32,8 @@ from autoresearch_ci.session import Executor, Interrupt, Loop, Rules, RunRequest
 from autoresearch_ci.stopping import Limits
 from autoresearch_ci.workspace import Author, Remote, Workspace, inspect_repository, new_repository
 
+assert sys.platform != "win32", "it reads the memory of children as POSIX systems count it"
+
 BASE_IMAGE = os.environ.get("BENCH_BASE_IMAGE", "autoresearch-ci/test-base:bookworm")
 SCRIPT = 'STEP = 0\nprint("val_bpb: 1.0")\n'
 

@@ -7,13 +7,16 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
 
 from autoresearch_ci import journal
 from autoresearch_ci.experiment import History, Status
-from tests.end_to_end.conftest import Project, wait_for
+from tests.project import Project, wait_for
+
+assert sys.platform != "win32", "these tests send POSIX signals"
 
 EXPERIMENTS = 60
 KILLS = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.forge.fixtures import TOKEN, Checkout
 from tests.forge.server import Forge
-from tests.integration.conftest import BASE_IMAGE, base_image, engine  # noqa: F401 - fixtures
+from tests.integration.conftest import BASE_IMAGE
 from tests.runner.action import ActionResult, ActionRunner, machine_environment
 from tests.runner.cancellation import Cancellation
 
@@ -29,7 +30,7 @@ INPUTS = {
 
 
 @pytest.fixture
-def runner(forge: Forge, checkout: Checkout, tmp_path: Path, base_image: str) -> ActionRunner:  # noqa: F811
+def runner(forge: Forge, checkout: Checkout, tmp_path: Path, base_image: str) -> ActionRunner:
     """A self-hosted runner on this machine; the installation is this environment."""
     temp = tmp_path / "runner-temp"
     temp.mkdir()
@@ -45,6 +46,7 @@ def runner(forge: Forge, checkout: Checkout, tmp_path: Path, base_image: str) ->
         },
         environ={
             **machine_environment(dict(checkout.environment)),
+            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
             "PATH": str(Path(sys.executable).parent) + ":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "HOME": str(tmp_path),
             "XDG_STATE_HOME": str(tmp_path / "state"),

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from tests.end_to_end.conftest import Project
+from tests.project import Project
 
 
 @pytest.fixture

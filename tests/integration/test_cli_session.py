@@ -6,12 +6,15 @@ import json
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Project, wait_for
 from tests.forge.fixtures import TRAIN
+from tests.project import Project, wait_for
+
+assert sys.platform != "win32", "these tests send POSIX signals"
 
 SLOW = TRAIN.replace("import math\n", "import math\nimport time\n") + "time.sleep(0.6)\n"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import Project
 from tests.forge.fixtures import TRAIN
+from tests.project import Project
 
 
 def no_repository(project: Project) -> None:

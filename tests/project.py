@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -60,12 +59,12 @@ class Project:
         )
 
     def run(self, *arguments: str, timeout_s: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The program's exit code and output; killed with its whole group when it takes too long."""
+        """The program's exit code and output; killed when it takes too long."""
         process = self.start(*arguments, **environment)
         try:
             out, err = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             raise
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
@@ -92,7 +91,7 @@ def project(tmp_path: Path) -> Project:
         "HOME": str(tmp_path),
         "XDG_STATE_HOME": str(tmp_path / "state"),
         "AUTORESEARCH_CACHE": str(tmp_path / "cache"),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
         "NO_COLOR": "1",
     }
     project = Project(path, tmp_path, environment)
