@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,12 +106,21 @@ class Console:
 
     def untrusted(self, lines: Iterable[str]) -> None:
         """Lines that a training script or a build printed: shown, never obeyed."""
-        shown = [printable(line) for line in lines]
+        with self.quoting() as quote:
+            for line in lines:
+                quote(line)
+
+    @contextmanager
+    def quoting(self) -> Iterator[Callable[[str], None]]:
+        """Gives a function that shows untrusted lines one by one, as they come."""
+        token = secrets.token_hex(16)
         if self.in_actions:
-            token = secrets.token_hex(16)
-            shown = [f"::stop-commands::{token}", *shown, f"::{token}::"]
-        for line in shown:
-            self._say(line)
+            self._say(f"::stop-commands::{token}")
+        try:
+            yield lambda line: self._say(printable(line))
+        finally:
+            if self.in_actions:
+                self._say(f"::{token}::")
 
     def mask(self, secret: str) -> None:
         """Keeps `secret` out of every later line of an Actions log."""

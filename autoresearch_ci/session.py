@@ -30,6 +30,7 @@ from autoresearch_ci.stopping import Limits, reason_to_stop
 
 SEED: Final = 42  # the same for every run: candidate and incumbent then differ by the change alone
 MAX_REFUSALS: Final = 20  # proposals refused in a row before the proposer counts as failed
+SHOWN_LOG: Final = 4096  # bytes of a crash's log, from its end, that are shown
 NOTHING_LEFT: Final = "nothing is left to try"
 
 
@@ -211,6 +212,8 @@ class Loop:
         self.workspace.push()
         shown = "—" if experiment.metric is None else f"{experiment.metric:.6g}"
         line = f"{history.session.metric} {shown} · {experiment.status} · {experiment.verdict.reason}"
+        if experiment.status is Status.CRASH:
+            self.console.untrusted(self.journal.read_log(experiment.measurements[-1].log, SHOWN_LOG).splitlines()[-10:])
         if experiment.status is Status.KEEP and experiment.number > 0:
             self.console.notice(f"Kept: {experiment.description}", line)
         else:

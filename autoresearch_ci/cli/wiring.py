@@ -139,15 +139,16 @@ def _container(console: Console, settings: Settings, session: str, requirements:
     if platform == "cpu":
         arguments.setdefault("TORCH_INDEX_URL", TORCH_CPU_INDEX)
     with console.group(f"Build the {platform} environment"):
-        built = image.ensure_image(
-            client,
-            platform=platform,
-            base_image=settings.base_image,
-            requirements=requirements,
-            torch_version=arguments.pop("TORCH_VERSION", TORCH_VERSION),
-            build_args=arguments,
-            on_line=lambda line: console.untrusted([line]),
-        )
+        with console.quoting() as quote:
+            built = image.ensure_image(
+                client,
+                platform=platform,
+                base_image=settings.base_image,
+                requirements=requirements,
+                torch_version=arguments.pop("TORCH_VERSION", TORCH_VERSION),
+                build_args=arguments,
+                on_line=quote,
+            )
         console.info(f"{'built' if built.built else 'cached'}: {built.tag}")
     return ContainerExecutor(
         client,
@@ -172,13 +173,13 @@ def _native(
 
     python = Path(sys.executable)
     if requirements is not None or environ.get("GITHUB_ACTIONS") == "true":
-        with console.group("Build the native environment"):
+        with console.group("Build the native environment"), console.quoting() as quote:
             python = ensure_environment(
                 state,
                 requirements=requirements,
                 torch_requirement=image.native_requirements(),
                 python=sys.executable,
-                on_line=lambda line: console.untrusted([line]),
+                on_line=quote,
             )
     return NativeExecutor(scratch=state / "native", cache=cache_folder(settings), memory=settings.memory, python=python)
 
@@ -260,6 +261,8 @@ def open_session(
         )
         record = Journal(folder)
         history = _recorded(workspace, record)
+        if history is not None and not history.experiments:
+            history = None  # not even a baseline: nothing that a new try would have to agree with
         if starting:
             _obey_resume(settings, tag, history)
             (state / "latest").write_text(tag, encoding="utf-8")

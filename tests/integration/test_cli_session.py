@@ -75,10 +75,22 @@ def test_a_session_goes_on(project: Project) -> None:
 def test_another_machine_goes_on_from_the_refs_alone(project: Project) -> None:
     """Without the state folder, the journal on the remote is enough."""
     assert project.run("run", "--tag", "night", "--max-iterations", "3").returncode == 0
+    looked = project.run("status", "--tag", "night", XDG_STATE_HOME=str(project.home / "third"))
+    assert looked.stdout.startswith("## AutoResearch Progress — Iteration 3"), looked.stderr
     again = project.run("run", "--tag", "night", "--max-iterations", "4", XDG_STATE_HOME=str(project.home / "other"))
     assert again.returncode == 0, again.stderr
     assert "after 3 experiments" in again.stderr
     assert len(rows(project, "autoresearch/night:results.tsv")) == 6
+
+
+def test_a_failed_baseline_can_be_mended(project: Project) -> None:
+    """The same tag again after the script or the settings were put right: nothing of the failed try stands in the way."""
+    project.commit({"train.py": "print('val_loss: 1')\n"})
+    assert project.run("run", "--tag", "night", "--max-iterations", "1").returncode == 3
+    project.commit({"train.py": TRAIN.replace("val_bpb", "val_acc")})
+    mended = project.run("run", "--tag", "night", "--max-iterations", "1", "--metric", "val_acc", "--resume", "never")
+    assert mended.returncode == 0, mended.stderr
+    assert rows(project, "autoresearch/night:results.tsv")[0][1] == "val_acc"
 
 
 def test_finalize_is_safe_to_repeat(project: Project) -> None:
