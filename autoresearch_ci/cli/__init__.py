@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from autoresearch_ci import __version__
-from autoresearch_ci.cli.options import Config, Json, with_settings
+from autoresearch_ci.cli.options import Call, Config, Json, with_settings
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import AutoresearchError
 
@@ -30,6 +30,10 @@ app = typer.Typer(
 
 def _console() -> Console:
     return Console.detect(os.environ, sys.stdout, sys.stderr)
+
+
+def _call(config: Path | None, flags: dict[str, Any]) -> Call:
+    return Call(_console(), os.environ, Path.cwd(), config, flags)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -77,7 +81,7 @@ def run(
     """Run the whole session: detect, build, branch or resume, baseline, loop, finalize."""
     from autoresearch_ci.cli.research import run_session
 
-    return run_session(_console(), os.environ, Path.cwd(), config, flags, finalize_after=finalize)
+    return run_session(_call(config, flags), finalize_after=finalize)
 
 
 @app.command()
@@ -86,7 +90,7 @@ def finalize(config: Config = None, **flags: Any) -> int:
     """Only the end: report, push, pull request. Safe to repeat."""
     from autoresearch_ci.cli.research import finalize_session
 
-    return finalize_session(_console(), os.environ, Path.cwd(), config, flags)
+    return finalize_session(_call(config, flags))
 
 
 @app.command()
@@ -101,7 +105,7 @@ def init(
     """Ask for the parameters, show the Research Config, write autoresearch.toml and the workflow."""
     from autoresearch_ci.cli.setup import initialize
 
-    initialize(_console(), os.environ, Path.cwd(), config, flags, yes=yes, starter=starter, force=force)
+    initialize(_call(config, flags), yes=yes, starter=starter, force=force)
 
 
 @app.command()
@@ -118,7 +122,7 @@ def report(
     """Write the summary of an existing results.tsv or journal, without running anything."""
     from autoresearch_ci.cli.reading import write_report
 
-    write_report(_console(), os.environ, Path.cwd(), config, flags, results=results, output=output, as_json=json)
+    write_report(_call(config, flags), results=results, output=output, as_json=json)
 
 
 @app.command()
@@ -127,7 +131,7 @@ def status(config: Config = None, json: Json = False, **flags: Any) -> None:
     """Show the progress report, now, from another terminal or machine."""
     from autoresearch_ci.cli.reading import show_status
 
-    show_status(_console(), os.environ, Path.cwd(), config, flags, as_json=json)
+    show_status(_call(config, flags), as_json=json)
 
 
 @app.command()
@@ -144,9 +148,7 @@ def export(
     """Print the experiments as a table for a paper."""
     from autoresearch_ci.cli.reading import export_table
 
-    export_table(
-        _console(), os.environ, Path.cwd(), config, flags, results=results, table_format="json" if json else format
-    )
+    export_table(_call(config, flags), results=results, table_format="json" if json else format)
 
 
 @app.command()
@@ -159,7 +161,7 @@ def merge(
     """Merge the research branch into the base branch; never a force push."""
     from autoresearch_ci.cli.merging import merge as merge_session
 
-    merge_session(_console(), os.environ, Path.cwd(), config, flags, method=method)
+    merge_session(_call(config, flags), method=method)
 
 
 @app.command()
@@ -168,7 +170,7 @@ def detect(config: Config = None, json: Json = False, **flags: Any) -> None:
     """Show the platform, device, versions and adjustments."""
     from autoresearch_ci.cli.setup import show_detection
 
-    show_detection(_console(), os.environ, Path.cwd(), config, flags, as_json=json)
+    show_detection(_call(config, flags), as_json=json)
 
 
 @app.command()
@@ -177,7 +179,7 @@ def doctor(config: Config = None, json: Json = False, **flags: Any) -> int:
     """Check every precondition, each with its remedy."""
     from autoresearch_ci.cli.doctor import examine
 
-    return examine(_console(), os.environ, Path.cwd(), config, flags, as_json=json)
+    return examine(_call(config, flags), as_json=json)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from autoresearch_ci.cli.options import Call
 from autoresearch_ci.cli.research import run_session
 from autoresearch_ci.cli.setup import starter_files
 from autoresearch_ci.console import Console
@@ -46,7 +47,7 @@ def run_demo(
     }
     # The demo's settings are embedded: nothing of the caller's environment reaches them.
     clean = {name: value for name, value in environ.items() if not name.startswith("AUTORESEARCH_")}
-    return run_session(console, clean, project, None, flags, finalize_after=True, native_when_no_container=True)
+    return run_session(Call(console, clean, project, None, flags), finalize_after=True, native_when_no_container=True)
 
 
 def _project(folder: Path | None) -> Path:

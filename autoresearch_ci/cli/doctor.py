@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from autoresearch_ci.cli import options, wiring
-from autoresearch_ci.console import Console
+from autoresearch_ci.cli import wiring
+from autoresearch_ci.cli.options import Call
 from autoresearch_ci.errors import AutoresearchError, MachineError
 from autoresearch_ci.settings import Loaded
 from autoresearch_ci.workspace import Checkout, inspect_repository
@@ -31,11 +31,7 @@ class Finding:
 
 
 def examine(
-    console: Console,
-    environ: Mapping[str, str],
-    directory: Path,
-    config: Path | None,
-    flags: Mapping[str, Any],
+    call: Call,
     *,
     as_json: bool,
 ) -> int:
@@ -52,13 +48,13 @@ def examine(
 
     def settings() -> str:
         nonlocal loaded
-        loaded = options.load(config, flags, environ, directory)
+        loaded = call.load()
         return f"{loaded.settings.direction.value} {loaded.settings.metric}"
 
     def repository() -> str:
         nonlocal checkout
         script = loaded.settings.training_script if loaded else "train.py"
-        checkout = inspect_repository(directory, script)
+        checkout = inspect_repository(call.directory, script)
         return f"{checkout.script} at {checkout.base_commit[:7]}"
 
     check("settings", settings)
@@ -69,14 +65,14 @@ def examine(
         check("data cache", lambda: str(wiring.cache_folder(chosen.settings)))
         if checkout is not None:
             here = checkout
-            check("state folder", lambda: _state(directory, here, chosen))
-            check("forge", lambda: _forge(environ, here, chosen, directory))
+            check("state folder", lambda: _state(call.directory, here, chosen))
+            check("forge", lambda: _forge(call.environ, here, chosen, call.directory))
     if as_json:
         rows = [{"check": f.name, "ok": f.exit_code == 0, "seen": f.seen, "remedy": f.remedy} for f in findings]
-        console.data(json.dumps(rows, indent=2, ensure_ascii=False))
+        call.console.data(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
         shown = [(f.name, "ok" if f.exit_code == 0 else "FAILED", f.seen, f.remedy) for f in findings]
-        console.table("Doctor", ("Check", "", "Seen", "Remedy"), shown)
+        call.console.table("Doctor", ("Check", "", "Seen", "Remedy"), shown)
     return next((f.exit_code for f in findings if f.exit_code), 0)
 
 

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from autoresearch_ci.cli import wiring
-from autoresearch_ci.cli.reading import given_values
-from autoresearch_ci.console import Console
+from autoresearch_ci.cli.options import Call
 from autoresearch_ci.errors import GitError, SettingsError
 from autoresearch_ci.experiment import History
 from autoresearch_ci.workspace import MergeMethod, find_author, inspect_repository, merge_branch
 
 
 def merge(
-    console: Console,
-    environ: Mapping[str, str],
-    directory: Path,
-    config: Path | None,
-    flags: Mapping[str, Any],
+    call: Call,
     *,
     method: str,
 ) -> None:
@@ -29,20 +20,20 @@ def merge(
     except ValueError as error:
         names = ", ".join(m.value for m in MergeMethod)
         raise SettingsError(f"`--method` cannot be {method!r}", hint=f"one of {names}") from error
-    values = given_values(config, flags, environ, directory)
-    checkout = inspect_repository(directory, str(values.get("training-script") or "train.py"))
-    state = wiring.state_folder(directory, checkout.git_dir, values.get("state-dir"))
+    values = call.values()
+    checkout = inspect_repository(call.directory, str(values.get("training-script") or "train.py"))
+    state = wiring.state_folder(call.directory, checkout.git_dir, values.get("state-dir"))
     tag = str(values.get("tag") or wiring.latest_tag(state))
-    found = wiring.recorded(environ, directory, {**values, "tag": tag})
+    found = wiring.recorded(call.environ, call.directory, {**values, "tag": tag})
     into = str(values.get("base") or (found[0].session.base_branch if found else "") or checkout.base_branch)
     if not into:
         raise GitError("it is not known which branch to merge into", hint="name it with `--base`")
     tip = merge_branch(
         checkout, tag=tag, method=how, into=into, message=_message(tag, found[0] if found else None),
-        author=find_author(checkout, environ),
+        author=find_author(checkout, call.environ),
     )  # fmt: skip
-    console.info(f"`{into}` holds `autoresearch/{tag}` now ({how.value})")
-    console.data(tip)
+    call.console.info(f"`{into}` holds `autoresearch/{tag}` now ({how.value})")
+    call.console.data(tip)
 
 
 def _message(tag: str, history: History | None) -> str:

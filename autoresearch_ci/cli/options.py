@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from autoresearch_ci import settings
+from autoresearch_ci.console import Console
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.settings import CONFIG_NAME, Loaded, Settings
 
@@ -49,22 +51,38 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
     return decorate
 
 
-def given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that were on the command line, by the settings' kebab-case names."""
-    return {name.replace("_", "-"): value for name, value in flags.items() if value is not None}
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A command as it was called: where it speaks, its environment and folder, and what it was given."""
 
+    console: Console
+    environ: Mapping[str, str]
+    directory: Path
+    config: Path | None
+    flags: Mapping[str, Any]
 
-def load(config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> Loaded:
-    """The settings for a command started in `directory`."""
-    return settings.load(file=config_file(config, directory), environ=environ, flags=given(flags))
+    def given(self) -> dict[str, Any]:
+        """The flags that were on the command line, by the settings' kebab-case names."""
+        return {name.replace("_", "-"): value for name, value in self.flags.items() if value is not None}
 
+    def load(self) -> Loaded:
+        """The complete settings, from every source."""
+        return settings.load(file=self.config_file(), environ=self.environ, flags=self.given())
 
-def config_file(config: Path | None, directory: Path) -> Path | None:
-    """The settings file that counts: the named one, which must be there, or `autoresearch.toml` when it is."""
-    if config is not None:
-        file = config if config.is_absolute() else directory / config
-        if not file.is_file():
-            raise SettingsError(f"there is no settings file {config}", hint="`autoresearch-ci init` writes one")
-        return file
-    default = directory / CONFIG_NAME
-    return default if default.is_file() else None
+    def values(self) -> dict[str, Any]:
+        """The settings that were given anywhere: looking back needs none of those that a session must have."""
+        file = self.config_file()
+        in_file = settings.read_file(file) if file else {}
+        return {**in_file, **settings.read_environment(self.environ), **self.given()}
+
+    def config_file(self) -> Path | None:
+        """The settings file that counts: the named one, which must be there, or `autoresearch.toml` when it is."""
+        if self.config is not None:
+            file = self.directory / self.config
+            if not file.is_file():
+                raise SettingsError(
+                    f"there is no settings file {self.config}", hint="`autoresearch-ci init` writes one"
+                )
+            return file
+        default = self.directory / CONFIG_NAME
+        return default if default.is_file() else None

@@ -10,25 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch_ci import journal, results
-from autoresearch_ci.cli import options, wiring
-from autoresearch_ci.console import Console
+from autoresearch_ci.cli import wiring
+from autoresearch_ci.cli.options import Call
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.experiment import Direction, History
 from autoresearch_ci.report.chart import chart
 from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.report.summary import summary
 from autoresearch_ci.report.table import FORMATS, table
-from autoresearch_ci.settings import read_environment, read_file
 
 CHART_FILE = "autoresearch-chart.svg"
-
-
-def given_values(
-    config: Path | None, flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path
-) -> dict[str, Any]:
-    """The settings that were given anywhere: looking back needs none of those that a session must have."""
-    file = options.config_file(config, directory)
-    return {**(read_file(file) if file else {}), **read_environment(environ), **options.given(flags)}
 
 
 def read_history(path: Path, values: Mapping[str, Any]) -> History:
@@ -71,27 +62,23 @@ def find_history(
 
 
 def write_report(
-    console: Console,
-    environ: Mapping[str, str],
-    directory: Path,
-    config: Path | None,
-    flags: Mapping[str, Any],
+    call: Call,
     *,
     results: Path | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
     """The summary and the chart of what there is, written beside each other; with `--output -` the summary on stdout."""
-    values = given_values(config, flags, environ, directory)
-    history = find_history(results, environ, directory, values)
+    values = call.values()
+    history = find_history(results, call.environ, call.directory, values)
     if as_json:
-        console.data(table(history, "json"))
+        call.console.data(table(history, "json"))
         return
     text = summary(history)
     if output is not None and str(output) == "-":
-        console.data(text)
+        call.console.data(text)
         return
-    target = directory / (output or str(values.get("summary-file") or "autoresearch-summary.md"))
+    target = call.directory / (output or str(values.get("summary-file") or "autoresearch-summary.md"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -100,15 +87,11 @@ def write_report(
         raise SettingsError(
             f"cannot write {target}: {error.strerror}", hint="name another place with `--output`"
         ) from error
-    console.info(f"wrote {target} and {target.parent / CHART_FILE}")
+    call.console.info(f"wrote {target} and {target.parent / CHART_FILE}")
 
 
 def export_table(
-    console: Console,
-    environ: Mapping[str, str],
-    directory: Path,
-    config: Path | None,
-    flags: Mapping[str, Any],
+    call: Call,
     *,
     results: Path | None,
     table_format: str,
@@ -116,22 +99,18 @@ def export_table(
     """All experiments as a table on stdout."""
     if table_format not in FORMATS:
         raise SettingsError(f"`--format` cannot be {table_format!r}", hint=f"one of {', '.join(FORMATS)}")
-    history = find_history(results, environ, directory, given_values(config, flags, environ, directory))
-    console.data(table(history, table_format))
+    history = find_history(results, call.environ, call.directory, call.values())
+    call.console.data(table(history, table_format))
 
 
 def show_status(
-    console: Console,
-    environ: Mapping[str, str],
-    directory: Path,
-    config: Path | None,
-    flags: Mapping[str, Any],
+    call: Call,
     *,
     as_json: bool,
 ) -> None:
     """The progress report of a session on stdout, and what is running now when it runs on this machine."""
-    values = given_values(config, flags, environ, directory)
-    found = wiring.recorded(environ, directory, values)
+    values = call.values()
+    found = wiring.recorded(call.environ, call.directory, values)
     if found is None:
         raise SettingsError("there is no session here", hint="`autoresearch-ci run` starts one; `--tag` names another")
     history, record = found
@@ -150,11 +129,11 @@ def show_status(
             "ended": history.ended,
             "running": running,
         }
-        console.data(json.dumps(data, indent=2, ensure_ascii=False))
+        call.console.data(json.dumps(data, indent=2, ensure_ascii=False))
         return
-    console.data(progress_report(history, now=now))
+    call.console.data(progress_report(history, now=now))
     if running:
         since = (now - dt.datetime.fromisoformat(running["started_at"])).total_seconds()
-        console.data(f"**Running:** experiment {running['number']} for {since:.0f} s: {running['description']}")
+        call.console.data(f"**Running:** experiment {running['number']} for {since:.0f} s: {running['description']}")
     elif history.ended:
-        console.data(f"**Ended:** {history.ended}")
+        call.console.data(f"**Ended:** {history.ended}")

@@ -6,10 +6,11 @@ import datetime as dt
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from autoresearch_ci import results
-from autoresearch_ci.cli import options, wiring
+from autoresearch_ci.cli import wiring
+from autoresearch_ci.cli.options import Call
 from autoresearch_ci.cli.signals import Signals
 from autoresearch_ci.cli.wiring import Opened, Place
 from autoresearch_ci.console import Console
@@ -34,44 +35,40 @@ LAST_PUSH_TRIES: Final = 3
 
 
 def run_session(
-    console: Console,
-    environ: Mapping[str, str],
-    directory: Path,
-    config: Path | None,
-    flags: Mapping[str, Any],
+    call: Call,
     *,
     finalize_after: bool,
     native_when_no_container: bool = False,
 ) -> int:
     """A whole session; its exit code. See the contract's `run`."""
     began = _now()
-    loaded = options.load(config, flags, environ, directory)
+    loaded = call.load()
     with (
         Signals() as signals,
-        wiring.open_session(environ, directory, loaded, today=began.date(), starting=True) as opened,
+        wiring.open_session(call.environ, call.directory, loaded, today=began.date(), starting=True) as opened,
     ):
-        console.mask(opened.forge.token)
-        _announce(console, loaded, opened)
+        call.console.mask(opened.forge.token)
+        _announce(call.console, loaded, opened)
         with wiring.environment(
-            console,
-            environ,
+            call.console,
+            call.environ,
             opened.settings,
             state=opened.folder,
             session=opened.tag,
             requirements=_requirements(opened),
             native_when_no_container=native_when_no_container,
         ) as place:
-            _describe(console, place)
+            _describe(call.console, place)
             history = _begin(opened, place)
             if not history.experiments:
-                _prepare(console, opened, place, signals)
+                _prepare(call.console, opened, place, signals)
             loop = Loop(
                 rules=_rules(opened, place),
                 workspace=opened.workspace,
                 executor=place.executor,
                 proposer=_proposer(opened, history),
                 journal=opened.journal,
-                console=console,
+                console=call.console,
                 interrupt=signals,
                 relieve=halve_batch,
                 now=_now,
@@ -79,24 +76,24 @@ def run_session(
             )
             history = loop.research(history)
         if signals.requested():
-            return _interrupted(console, environ, opened, history, signals, finalize_after=finalize_after)
-        console.info(f"stopped: {history.ended}")
-        return conclude(console, opened, history) if finalize_after else 0
+            return _interrupted(call.console, call.environ, opened, history, signals, finalize_after=finalize_after)
+        call.console.info(f"stopped: {history.ended}")
+        return conclude(call.console, opened, history) if finalize_after else 0
 
 
 def finalize_session(
-    console: Console, environ: Mapping[str, str], directory: Path, config: Path | None, flags: Mapping[str, Any]
+    call: Call,
 ) -> int:
     """Report, push and pull request of the session as it is recorded; its exit code."""
-    loaded = options.load(config, flags, environ, directory)
-    with wiring.open_session(environ, directory, loaded, today=_now().date(), starting=False) as opened:
-        console.mask(opened.forge.token)
+    loaded = call.load()
+    with wiring.open_session(call.environ, call.directory, loaded, today=_now().date(), starting=False) as opened:
+        call.console.mask(opened.forge.token)
         if opened.history is None or not opened.history.experiments:
             raise SettingsError(
                 f"the session `{opened.tag}` has no experiment yet", hint="run it first: `autoresearch-ci run`"
             )
         _reconcile(opened, opened.history)
-        return conclude(console, opened, opened.history)
+        return conclude(call.console, opened, opened.history)
 
 
 def _now() -> dt.datetime:

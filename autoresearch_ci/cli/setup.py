@@ -11,7 +11,8 @@ from typing import Any
 import typer
 
 from autoresearch_ci import settings, workflow_template
-from autoresearch_ci.cli import options, wiring
+from autoresearch_ci.cli import wiring
+from autoresearch_ci.cli.options import Call
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.settings import CONFIG_NAME, Loaded
@@ -33,39 +34,35 @@ QUESTIONS: Mapping[str, str | None] = {
 
 
 def initialize(
-    console: Console,
-    environ: Mapping[str, str],
-    directory: Path,
-    config: Path | None,
-    flags: Mapping[str, Any],
+    call: Call,
     *,
     yes: bool,
     starter: bool,
     force: bool,
 ) -> None:
     """Asks for what must be asked, shows the Research Config, asks for confirmation, writes the files."""
-    given = options.given(flags)
+    given = call.given()
     if starter:
         given = {"time-budget": "10s", "timeout": "2m", "metric": "val_bpb", "direction": "minimize"} | given
-    target = config or Path(CONFIG_NAME)
-    outputs = [directory / target, directory / WORKFLOW]
+    target = call.config or Path(CONFIG_NAME)
+    outputs = [call.directory / target, call.directory / WORKFLOW]
     if starter:
-        outputs += [directory / file.name for file in starter_files()]
-    existing = [str(path.relative_to(directory)) for path in outputs if path.exists()]
+        outputs += [call.directory / file.name for file in starter_files()]
+    existing = [str(path.relative_to(call.directory)) for path in outputs if path.exists()]
     if existing and not force:
         raise SettingsError(f"{', '.join(existing)} is there already", hint="`--force` replaces it")
-    loaded = settings.load(environ=environ, flags=given) if yes else _ask(console, environ, given)
-    console.table("AutoResearch Config", ("Parameter", "Value", "From"), loaded.rows())
+    loaded = settings.load(environ=call.environ, flags=given) if yes else _ask(call.console, call.environ, given)
+    call.console.table("AutoResearch Config", ("Parameter", "Value", "From"), loaded.rows())
     if not yes and not typer.confirm("Write these files?", default=True, err=True):
         raise typer.Abort
     if starter:
         for file in starter_files():
-            shutil.copyfile(file, directory / file.name)
-    _write(directory / target, _toml(loaded))
-    _write(directory / WORKFLOW, workflow_template.render(loaded.settings))
-    written = ", ".join(str(path.relative_to(directory)) for path in outputs)
-    console.info(f"wrote {written}")
-    console.info("next: commit these files, then `autoresearch-ci doctor`, then `autoresearch-ci run`")
+            shutil.copyfile(file, call.directory / file.name)
+    _write(call.directory / target, _toml(loaded))
+    _write(call.directory / WORKFLOW, workflow_template.render(loaded.settings))
+    written = ", ".join(str(path.relative_to(call.directory)) for path in outputs)
+    call.console.info(f"wrote {written}")
+    call.console.info("next: commit these files, then `autoresearch-ci doctor`, then `autoresearch-ci run`")
 
 
 def starter_files() -> list[Path]:
@@ -122,40 +119,36 @@ def _write(path: Path, text: str) -> None:
 
 
 def show_detection(
-    console: Console,
-    environ: Mapping[str, str],
-    directory: Path,
-    config: Path | None,
-    flags: Mapping[str, Any],
+    call: Call,
     *,
     as_json: bool,
 ) -> None:
     """What the environment that would train can see, and the adjustments that follow."""
     # Detection needs no metric: what must be set for a session is filled in, never shown.
     stand_ins = {"time-budget": "5m", "metric": "metric", "direction": "minimize"}
-    file = options.config_file(config, directory)
+    file = call.config_file()
     in_file = settings.read_file(file) if file else {}
     missing = {name: value for name, value in stand_ins.items() if name not in in_file}
-    loaded = settings.load(file=file, environ=environ, flags={**missing, **options.given(flags)})
+    loaded = settings.load(file=file, environ=call.environ, flags={**missing, **call.given()})
     with wiring.environment(
-        console,
-        environ,
+        call.console,
+        call.environ,
         loaded.settings,
-        state=wiring.state_root(directory, loaded.settings.state_dir) / "detect",
+        state=wiring.state_root(call.directory, loaded.settings.state_dir) / "detect",
         session="detect",
-        requirements=_requirements(directory, loaded.settings.requirements),
+        requirements=_requirements(call.directory, loaded.settings.requirements),
         native_when_no_container=True,
     ) as place:
         detection, adjustments = place.detection, place.adjustments
         if as_json:
             data = {**detection.as_dict(), "executor": place.kind, "adjustments": adjustments.variables()}
-            console.data(json.dumps(data, indent=2))
+            call.console.data(json.dumps(data, indent=2))
             return
         rows = [(name, "" if value is None else str(value)) for name, value in detection.as_dict().items()]
-        console.table("Platform", ("", "Found"), [("executor", f"{place.kind} ({place.why})"), *rows])
-        console.table("Adjustments", ("Variable", "Value"), list(adjustments.variables().items()))
+        call.console.table("Platform", ("", "Found"), [("executor", f"{place.kind} ({place.why})"), *rows])
+        call.console.table("Adjustments", ("Variable", "Value"), list(adjustments.variables().items()))
         for line in adjustments.lines():
-            console.info(line)
+            call.console.info(line)
 
 
 def _requirements(directory: Path, name: str | None) -> bytes | None:

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import signal
-import sys
-from pathlib import Path
-
-import pytest
 
 from tests.forge.fixtures import TRAIN
-from tests.project import Project, wait_for
-
-assert sys.platform != "win32", "these tests send POSIX signals"
-
-SLOW = TRAIN.replace("import math\n", "import math\nimport time\n") + "time.sleep(0.6)\n"
+from tests.project import Project
 
 
 def rows(project: Project, ref: str) -> list[list[str]]:
@@ -103,85 +92,6 @@ def test_finalize_is_safe_to_repeat(project: Project) -> None:
     assert project.git("rev-parse", "autoresearch/night") == tip
 
 
-def test_looking_at_a_session(project: Project) -> None:
-    """`status`, `export` and `report` show it; their data is on stdout."""
-    assert project.run("run", "--tag", "night", "--max-iterations", "3").returncode == 0
-    status = project.run("status")
-    assert status.stdout.startswith("## AutoResearch Progress — Iteration 3")
-    assert "**Ended:** the maximum of 3 experiments is reached" in status.stdout
-    assert json.loads(project.run("status", "--json").stdout)["experiments"] == 3
-    assert len(json.loads(project.run("export", "--format", "json").stdout)) == 4
-    assert project.run("export", "--format", "latex").stdout.count("\\\\") >= 4
-    assert project.run("export", "--format", "csv").stdout.count("\n") == 5
-    report = project.run("report", "--output", "-")
-    assert report.stdout.startswith("# AutoResearch Summary")
-
-
-def test_report_of_a_bare_table(project: Project) -> None:
-    """A results.tsv that karpathy/autoresearch wrote, and nothing else."""
-    table = project.path / "theirs.tsv"
-    table.write_text(
-        "commit\tval_bpb\tmemory_gb\tstatus\tdescription\nbaseline\t0.9979\t44.0\tkeep\tbaseline\n"
-        "a1b2c3d\t0.000000\t0.0\tcrash\tOOM\nb2c3d4e\t0.9821\t44.2\tkeep\tReLU²\n"
-    )
-    done = project.run("report", "theirs.tsv")
-    assert done.returncode == 0, done.stderr
-    text = (project.path / "autoresearch-summary.md").read_text()
-    assert "| 0.9979 | 0.9821 | -0.0158 (-1.58%) | b2c3d4e |" in text
-    assert (project.path / "autoresearch-chart.svg").read_text().startswith("<?xml")
-
-
-@pytest.mark.parametrize("method", ["squash", "rebase", "merge"])
-def test_merge(project: Project, method: str) -> None:
-    """The reviewer's decision from a shell; the checkout of the base branch moves along when it is clean."""
-    assert project.run("run", "--tag", "night", "--max-iterations", "4").returncode == 0
-    done = project.run("merge", "--method", method)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == project.git("rev-parse", "main")
-    assert project.git("diff", "--name-only", "main", "autoresearch/night") == ""
-    assert project.git("status", "--porcelain") == ""
-
-
-def test_merge_into_a_dirty_checkout_is_refused(project: Project) -> None:
-    """A person's changes are never overwritten."""
-    assert project.run("run", "--tag", "night", "--max-iterations", "4").returncode == 0
-    (project.path / "train.py").write_text("mine\n")
-    done = project.run("merge")
-    assert done.returncode == 6
-    assert "hint: commit or stash them" in done.stderr
-    assert (project.path / "train.py").read_text() == "mine\n"
-
-
-@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
-def test_a_signal_loses_nothing(project: Project, signal_number: int, code: int) -> None:
-    """The run in flight is dropped, everything else is on the remote, and the session goes on afterwards."""
-    project.commit({"train.py": SLOW})
-    process = project.start("run", "--tag", "night", "--max-iterations", "50")
-    wait_for(lambda: "refs/heads/autoresearch/night" in project.git("for-each-ref"))  # the baseline is decided
-    os.kill(process.pid, signal_number)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == code, err
-    if signal_number == signal.SIGINT:
-        assert "Pull request created" in err or "no pull request" in err
-    again = project.run("run", "--tag", "night", "--max-iterations", "2")
-    assert again.returncode == 0, again.stderr
-    table = rows(project, "autoresearch/night:results.tsv")
-    assert len(table) >= 4
-    assert len({row[0] for row in table}) == len(table)
-
-
-def test_status_sees_a_running_session_and_a_second_one_is_refused(project: Project) -> None:
-    """From another terminal: what runs now; and the tag is taken while it runs."""
-    project.commit({"train.py": SLOW})
-    process = project.start("run", "--tag", "night", "--max-iterations", "50")
-    wait_for(lambda: "**Running:** experiment" in project.run("status").stdout)
-    second = project.run("run", "--tag", "night")
-    assert second.returncode == 6
-    assert "running already" in second.stderr
-    process.terminate()
-    process.communicate(timeout=30)
-
-
 def test_a_script_in_a_subfolder(project: Project) -> None:
     """A project inside a larger repository: paths are relative to where the command is started."""
     project.commit({"ml/train.py": TRAIN, "ml/autoresearch.toml": (project.path / "autoresearch.toml").read_text()})
@@ -226,30 +136,3 @@ def test_nothing_kept_is_a_success(project: Project) -> None:
     assert "nothing was kept: no pull request" in done.stderr
     assert len(rows(project, "autoresearch/flat:results.tsv")) == 5
     assert not list((project.home / "state").rglob("pull-request.md"))
-
-
-def test_the_programs_folder_says_where_it_is(project: Project) -> None:
-    """`detect` and `doctor` say what they see, as a table and as JSON."""
-    found = json.loads(project.run("detect", "--json").stdout)
-    assert found["platform"] in {"cpu", "cuda", "mps"}
-    assert found["executor"] == "native"
-    assert found["adjustments"]["AUTORESEARCH_PLATFORM"] == found["platform"]
-    assert "AUTORESEARCH_BATCH_SCALE" in project.run("detect").stderr
-    healthy = project.run("doctor", "--json")
-    assert healthy.returncode == 0, healthy.stdout
-    assert {row["check"] for row in json.loads(healthy.stdout)} >= {
-        "settings",
-        "repository",
-        "executor",
-        "state folder",
-        "forge",
-    }
-    ill = project.run("doctor", "--training-script", "missing.py")
-    assert ill.returncode == 2
-    assert "FAILED" in ill.stderr
-
-
-def test_version_and_module(project: Project) -> None:
-    """`--version` answers at once."""
-    assert re.fullmatch(r"\d+\.\d+\.\d+\n", project.run("--version").stdout)
-    assert Path(project.path).exists()
