@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from autoresearch_ci.cli import wiring
+from autoresearch_ci.cli.environment import cache_folder
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.errors import AutoresearchError, MachineError
 from autoresearch_ci.settings import Loaded
@@ -30,11 +31,7 @@ class Finding:
     remedy: str = ""
 
 
-def examine(
-    call: Call,
-    *,
-    as_json: bool,
-) -> int:
+def examine(call: Call, *, as_json: bool) -> int:
     """Checks everything that can be checked without training; the exit code of the first thing that is wrong, else 0."""
     loaded: Loaded | None = None
     checkout: Checkout | None = None
@@ -62,7 +59,7 @@ def examine(
     if loaded is not None:
         chosen = loaded
         check("executor", lambda: _executor(chosen))
-        check("data cache", lambda: str(wiring.cache_folder(chosen.settings)))
+        check("data cache", lambda: str(cache_folder(chosen.settings)))
         if checkout is not None:
             here = checkout
             check("state folder", lambda: _state(call.directory, here, chosen))

@@ -9,11 +9,7 @@ from autoresearch_ci.experiment import History
 from autoresearch_ci.workspace import MergeMethod, find_author, inspect_repository, merge_branch
 
 
-def merge(
-    call: Call,
-    *,
-    method: str,
-) -> None:
+def merge(call: Call, *, method: str) -> None:
     """Merges the session's branch into the base branch of the user's repository; prints the new tip."""
     try:
         how = MergeMethod(method)

@@ -11,6 +11,7 @@ from typing import Any
 
 from autoresearch_ci import journal, results
 from autoresearch_ci.cli import wiring
+from autoresearch_ci.cli.conclusion import CHART_FILE
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.experiment import Direction, History
@@ -18,8 +19,6 @@ from autoresearch_ci.report.chart import chart
 from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.report.summary import summary
 from autoresearch_ci.report.table import FORMATS, table
-
-CHART_FILE = "autoresearch-chart.svg"
 
 
 def read_history(path: Path, values: Mapping[str, Any]) -> History:
@@ -61,13 +60,7 @@ def find_history(
     )
 
 
-def write_report(
-    call: Call,
-    *,
-    results: Path | None,
-    output: Path | None,
-    as_json: bool,
-) -> None:
+def write_report(call: Call, *, results: Path | None, output: Path | None, as_json: bool) -> None:
     """The summary and the chart of what there is, written beside each other; with `--output -` the summary on stdout."""
     values = call.values()
     history = find_history(results, call.environ, call.directory, values)
@@ -90,12 +83,7 @@ def write_report(
     call.console.info(f"wrote {target} and {target.parent / CHART_FILE}")
 
 
-def export_table(
-    call: Call,
-    *,
-    results: Path | None,
-    table_format: str,
-) -> None:
+def export_table(call: Call, *, results: Path | None, table_format: str) -> None:
     """All experiments as a table on stdout."""
     if table_format not in FORMATS:
         raise SettingsError(f"`--format` cannot be {table_format!r}", hint=f"one of {', '.join(FORMATS)}")
@@ -103,11 +91,7 @@ def export_table(
     call.console.data(table(history, table_format))
 
 
-def show_status(
-    call: Call,
-    *,
-    as_json: bool,
-) -> None:
+def show_status(call: Call, *, as_json: bool) -> None:
     """The progress report of a session on stdout, and what is running now when it runs on this machine."""
     values = call.values()
     found = wiring.recorded(call.environ, call.directory, values)

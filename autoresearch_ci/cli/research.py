@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from autoresearch_ci import results
 from autoresearch_ci.cli import wiring
+from autoresearch_ci.cli.conclusion import conclude, in_repository, set_outputs
+from autoresearch_ci.cli.environment import Place, environment
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.cli.signals import Signals
-from autoresearch_ci.cli.wiring import Opened, Place
+from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.console import Console
-from autoresearch_ci.errors import GitError, MachineError, SettingsError
+from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.experiment import Ending, History, Session
-from autoresearch_ci.forges.pull_request import Operation, PullRequest
 from autoresearch_ci.proposers.knobs import halve_batch
 from autoresearch_ci.proposers.queue import QueueProposer
 from autoresearch_ci.proposers.search import SearchProposer
-from autoresearch_ci.report import pull_request
-from autoresearch_ci.report.chart import chart
-from autoresearch_ci.report.page import page
-from autoresearch_ci.report.summary import summary
 from autoresearch_ci.session import Loop, Proposer, Rules, RunRequest
 from autoresearch_ci.settings import Loaded
 from autoresearch_ci.stopping import Limits
 
-CHART_FILE: Final = "autoresearch-chart.svg"
 SEARCH_SEED: Final = 0
 PREPARE_TIMEOUT_S: Final = 6 * 3600.0
-LAST_PUSH_TRIES: Final = 3
 
 
 def run_session(
@@ -49,7 +42,7 @@ def run_session(
     ):
         call.console.mask(opened.forge.token)
         _announce(call.console, loaded, opened)
-        with wiring.environment(
+        with environment(
             call.console,
             call.environ,
             opened.settings,
@@ -81,9 +74,7 @@ def run_session(
         return conclude(call.console, opened, history) if finalize_after else 0
 
 
-def finalize_session(
-    call: Call,
-) -> int:
+def finalize_session(call: Call) -> int:
     """Report, push and pull request of the session as it is recorded; its exit code."""
     loaded = call.load()
     with wiring.open_session(call.environ, call.directory, loaded, today=_now().date(), starting=False) as opened:
@@ -126,15 +117,11 @@ def _requirements(opened: Opened) -> bytes | None:
     name = opened.settings.requirements
     if name is None:
         return None
-    path = _in_repository(opened, name)
+    path = in_repository(opened, name)
     data = opened.workspace.read_base(path)
     if data is None:
         raise SettingsError(f"the base commit has no `{path}`", hint="commit it, or change `requirements`")
     return data
-
-
-def _in_repository(opened: Opened, name: str) -> str:
-    return (Path(opened.directory) / name).as_posix()
 
 
 def _begin(opened: Opened, place: Place) -> History:
@@ -226,7 +213,7 @@ def _proposer(opened: Opened, history: History) -> Proposer:
     search = SearchProposer(direction=settings.direction, scope=settings.scope, seed=SEARCH_SEED)
     wishes = [settings.hypothesis] if settings.hypothesis else []
     if settings.plan is not None:
-        data = opened.workspace.read_base(_in_repository(opened, settings.plan))
+        data = opened.workspace.read_base(in_repository(opened, settings.plan))
         if data is None:
             raise SettingsError(f"the base commit has no `{settings.plan}`", hint="commit it, or change `plan`")
         lines = (line.partition("#")[0].strip() for line in data.decode("utf-8", errors="replace").splitlines())
@@ -249,7 +236,7 @@ def _interrupted(
     """After a signal: everything is on the disk already, so push. Ctrl-C is also how a person ends an open-ended session, and
     then gets the report; in Actions the step under `always()` makes it, for the runner leaves 7.5 s."""
     opened.workspace.push(now=True)
-    _set_outputs(console, opened, history, None, "interrupted")
+    set_outputs(console, opened, history, None, "interrupted")
     in_actions = environ.get("GITHUB_ACTIONS") == "true"
     if signals.exit_code == 130 and finalize_after and not in_actions and history.experiments:
         console.info("interrupted: reporting; Ctrl-C again to leave at once")
@@ -258,100 +245,3 @@ def _interrupted(
         return 130
     console.info("interrupted: everything decided is saved; `autoresearch-ci run` goes on, `finalize` reports")
     return signals.exit_code
-
-
-def conclude(console: Console, opened: Opened, history: History) -> int:
-    """Report files on the branch, push, pull request, outputs. Safe to repeat; 0, or raises GitError or ForgeError."""
-    workspace, settings = opened.workspace, opened.settings
-    picture = chart(history)
-    report = {
-        _in_repository(opened, settings.summary_file): summary(history).encode(),
-        _in_repository(opened, settings.results_file): results.write(history).encode(),
-        _in_repository(opened, CHART_FILE): picture.encode(),
-    }
-    opened.workspace.record(history, opened.journal.files())
-    workspace.adopt_report(report, f"docs: report of {history.session.branch}")
-    for attempt in range(LAST_PUSH_TRIES):
-        if workspace.push(now=True):
-            break
-        time.sleep(2**attempt)
-    else:
-        raise GitError(
-            "the remote cannot be reached, so the last experiments are not pushed",
-            hint="later: `autoresearch-ci finalize`",
-        )
-    pull = _publish(console, opened, history, picture)
-    for warning in pull.warnings:
-        console.warning(warning)
-    _set_outputs(console, opened, history, pull, "improved" if history.kept else "unchanged")
-    console.step_summary(summary(history))
-    console.info(_headline(history))
-    if pull.url:
-        console.notice(f"Pull request {pull.operation.value}", pull.url)
-    return 0
-
-
-def _publish(console: Console, opened: Opened, history: History, picture: str) -> PullRequest:
-    settings, forge = opened.settings, opened.forge
-    if settings.open_pr == "never" or (settings.open_pr == "on-keep" and not history.kept):
-        console.info(
-            "nothing was kept: no pull request"
-            if settings.open_pr == "on-keep"
-            else "no pull request: `open-pr` is `never`"
-        )
-        return PullRequest(number=None, url="", operation=Operation.NONE)
-    base = settings.base or forge.default_branch()
-    diffs = {e.commit: opened.workspace.diff(e.parent, e.commit) for e in history.kept}
-    files = pull_request.Files(
-        summary=_in_repository(opened, settings.summary_file),
-        results=_in_repository(opened, settings.results_file),
-        chart=_in_repository(opened, CHART_FILE),
-    )
-    title, body = pull_request.title(history), pull_request.body(history, files=files, base=base, diffs=diffs)
-    return forge.publish(
-        branch=history.session.branch,
-        base=base,
-        title=title,
-        body=body,
-        draft=settings.draft,
-        labels=settings.labels,
-        attachments={
-            "pull-request.html": page(history, title=title, base=base, diffs=diffs),
-            CHART_FILE: picture,
-            Path(settings.results_file).name: results.write(history),
-            Path(settings.summary_file).name: summary(history),
-        },
-    )
-
-
-def _headline(history: History) -> str:
-    baseline, best = history.baseline, history.best
-    tried = len(history.experiments) - 1
-    if baseline is None or best is None or baseline.metric is None or best.metric is None:
-        return f"{tried} experiments"
-    return f"{history.session.metric}: {baseline.metric:.6g} → {best.metric:.6g} in {tried} experiments, {len(history.kept)} kept"
-
-
-def _set_outputs(console: Console, opened: Opened, history: History, pull: PullRequest | None, status: str) -> None:
-    """The action's outputs (contract, part 4)."""
-    baseline, best = history.baseline, history.best
-    before = baseline.metric if baseline else None
-    after = best.metric if best else None
-    gain = "" if before is None or after is None else f"{history.session.direction.gain(before, after):.6g}"
-    console.set_outputs(
-        {
-            "branch": history.session.branch,
-            "head-sha": opened.workspace.tip,
-            "pull-request-number": str(pull.number or "") if pull else "",
-            "pull-request-url": pull.url if pull else "",
-            "pull-request-operation": pull.operation.value if pull else Operation.NONE.value,
-            "baseline-metric": "" if before is None else repr(before),
-            "best-metric": "" if after is None else repr(after),
-            "improvement": gain,
-            "iterations": str(max(0, len(history.experiments) - 1)),
-            "kept": str(len(history.kept)),
-            "status": status,
-            "results-file": _in_repository(opened, opened.settings.results_file),
-            "summary-file": _in_repository(opened, opened.settings.summary_file),
-        }
-    )

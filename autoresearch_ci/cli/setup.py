@@ -12,6 +12,7 @@ import typer
 
 from autoresearch_ci import settings, workflow_template
 from autoresearch_ci.cli import wiring
+from autoresearch_ci.cli.environment import environment
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import SettingsError
@@ -33,13 +34,7 @@ QUESTIONS: Mapping[str, str | None] = {
 }
 
 
-def initialize(
-    call: Call,
-    *,
-    yes: bool,
-    starter: bool,
-    force: bool,
-) -> None:
+def initialize(call: Call, *, yes: bool, starter: bool, force: bool) -> None:
     """Asks for what must be asked, shows the Research Config, asks for confirmation, writes the files."""
     given = call.given()
     if starter:
@@ -118,11 +113,7 @@ def _write(path: Path, text: str) -> None:
         ) from error
 
 
-def show_detection(
-    call: Call,
-    *,
-    as_json: bool,
-) -> None:
+def show_detection(call: Call, *, as_json: bool) -> None:
     """What the environment that would train can see, and the adjustments that follow."""
     # Detection needs no metric: what must be set for a session is filled in, never shown.
     stand_ins = {"time-budget": "5m", "metric": "metric", "direction": "minimize"}
@@ -130,7 +121,7 @@ def show_detection(
     in_file = settings.read_file(file) if file else {}
     missing = {name: value for name, value in stand_ins.items() if name not in in_file}
     loaded = settings.load(file=file, environ=call.environ, flags={**missing, **call.given()})
-    with wiring.environment(
+    with environment(
         call.console,
         call.environ,
         loaded.settings,

@@ -1,6 +1,6 @@
-"""Builds the parts from the settings: the one place that knows all of them.
+"""Opens a session from the settings: its repository, its record, its forge, held by this process alone.
 
-Adapters with large libraries (docker, PyGithub) are imported where they are chosen: a session waits only for its own.
+PyGithub is imported only when GitHub is the forge: a local session does not wait for it.
 """
 
 from __future__ import annotations
@@ -9,44 +9,27 @@ import datetime as dt
 import hashlib
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import platformdirs
 from filelock import FileLock, Timeout
 
 from autoresearch_ci import journal
-from autoresearch_ci.console import Console
 from autoresearch_ci.errors import ForgeError, GitError, MachineError, SettingsError
-from autoresearch_ci.experiment import History, Run
+from autoresearch_ci.experiment import History
 from autoresearch_ci.forges.local import LocalForge
 from autoresearch_ci.forges.pull_request import PullRequest
 from autoresearch_ci.journal import Journal
-from autoresearch_ci.platforms import PROBE, Adjustments, Detection, Platform, adjustments, parse_probe, resolve
-from autoresearch_ci.session import Executor, Interrupt, RunRequest
 from autoresearch_ci.settings import Loaded, Settings, default_tag
 from autoresearch_ci.workspace import Checkout, Remote, Standing, Workspace, find_author, inspect_repository
 
 if TYPE_CHECKING:
-    from autoresearch_ci.executors.container import ContainerExecutor
-    from autoresearch_ci.executors.native import NativeExecutor
-
-TORCH_VERSION: Final = "2.13.0"
-# The CPU builds of torch; without it pip takes the default build, which brings gigabytes of CUDA.
-TORCH_CPU_INDEX: Final = "https://download.pytorch.org/whl/cpu"
-
-
-class Environment(Executor, Protocol):
-    """An executor that can also say what it sees, and run the user's `prepare` command."""
-
-    def probe(self, script: str) -> str: ...
-
-    def prepare(self, request: RunRequest, interrupt: Interrupt) -> Run: ...
+    pass
 
 
 class Forge(Protocol):
@@ -74,127 +57,6 @@ class Forge(Protocol):
         labels: tuple[str, ...],
         attachments: Mapping[str, bytes | str],
     ) -> PullRequest: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where runs happen: the executor, why it is this one, and what it can see."""
-
-    executor: Environment
-    kind: str
-    why: str
-    platform: Platform
-    detection: Detection
-    adjustments: Adjustments
-
-
-@contextmanager
-def environment(
-    console: Console,
-    environ: Mapping[str, str],
-    settings: Settings,
-    *,
-    state: Path,
-    session: str,
-    requirements: bytes | None,
-    native_when_no_container: bool = False,
-) -> Iterator[Place]:
-    """The environment that the settings ask for, built if needed, probed, and torn down at the end.
-
-    `native_when_no_container`: `auto` may then fall back to native runs, and says why; else it raises MachineError.
-    """
-    kind, why = settings.executor, "asked for"
-    if kind == "auto":
-        kind, why = "container", "an engine answers"
-        if sys.platform == "darwin" or settings.platform == "mps":
-            kind, why = "native", "no Linux container can see MPS"
-    with ExitStack() as stack:
-        executor: Environment
-        if kind == "container":
-            try:
-                executor = stack.enter_context(_container(console, settings, session, requirements))
-            except MachineError as error:
-                if not native_when_no_container:
-                    raise
-                kind, why = "native", f"no container: {error.message[:120]}"
-        if kind == "native":
-            executor = stack.enter_context(_native(console, environ, settings, state, requirements))
-        detection = parse_probe(executor.probe(PROBE))
-        platform = resolve(settings.platform, detection)
-        yield Place(executor, kind, why, platform, detection, adjustments(platform, detection))
-
-
-def _container(console: Console, settings: Settings, session: str, requirements: bytes | None) -> ContainerExecutor:
-    """The container executor with its image; the platform of the image is what the machine itself can see."""
-    from autoresearch_ci.executors import image
-    from autoresearch_ci.executors.container import ContainerExecutor
-    from autoresearch_ci.executors.engine import connect
-    from autoresearch_ci.executors.environment import probe
-
-    client = connect()
-    platform = settings.platform
-    if platform == "auto":
-        platform = parse_probe(probe(Path(sys.executable), PROBE)).platform.value
-    arguments = dict(settings.build_args)
-    if platform == "cpu":
-        arguments.setdefault("TORCH_INDEX_URL", TORCH_CPU_INDEX)
-    with console.group(f"Build the {platform} environment"):
-        with console.quoting() as quote:
-            built = image.ensure_image(
-                client,
-                platform=platform,
-                base_image=settings.base_image,
-                requirements=requirements,
-                torch_version=arguments.pop("TORCH_VERSION", TORCH_VERSION),
-                build_args=arguments,
-                on_line=quote,
-            )
-        console.info(f"{'built' if built.built else 'cached'}: {built.tag}")
-    return ContainerExecutor(
-        client,
-        built,
-        session=session,
-        cache=cache_folder(settings),
-        platform=platform,
-        memory=settings.memory,
-        cpus=settings.cpus,
-        shm_size=settings.shm_size,
-    )
-
-
-def _native(
-    console: Console, environ: Mapping[str, str], settings: Settings, state: Path, requirements: bytes | None
-) -> NativeExecutor:
-    """The native executor. Its Python is the one that runs this program; or, where that is the Action's own environment or
-    `requirements` is set, one made for the training."""
-    from autoresearch_ci.executors import image
-    from autoresearch_ci.executors.environment import ensure_environment
-    from autoresearch_ci.executors.native import NativeExecutor
-
-    python = Path(sys.executable)
-    if requirements is not None or environ.get("GITHUB_ACTIONS") == "true":
-        with console.group("Build the native environment"), console.quoting() as quote:
-            python = ensure_environment(
-                state,
-                requirements=requirements,
-                torch_requirement=image.native_requirements(),
-                python=sys.executable,
-                on_line=quote,
-            )
-    return NativeExecutor(scratch=state / "native", cache=cache_folder(settings), memory=settings.memory, python=python)
-
-
-def cache_folder(settings: Settings) -> Path:
-    """The data cache, made when it is missing."""
-    folder = Path(settings.cache).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(
-            f"cannot make the data cache {folder}: {error.strerror}",
-            hint="point `cache` at a folder that can be written",
-        ) from error
-    return folder
 
 
 @dataclass(slots=True)

@@ -1,0 +1,122 @@
+"""The end of a session: its report on the branch, the last push, the pull request, and what the action hands on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+from autoresearch_ci import results
+from autoresearch_ci.cli.wiring import Opened
+from autoresearch_ci.console import Console
+from autoresearch_ci.errors import GitError
+from autoresearch_ci.experiment import History
+from autoresearch_ci.forges.pull_request import Operation, PullRequest
+from autoresearch_ci.report import pull_request
+from autoresearch_ci.report.chart import chart
+from autoresearch_ci.report.page import page
+from autoresearch_ci.report.summary import summary
+
+CHART_FILE: Final = "autoresearch-chart.svg"
+LAST_PUSH_TRIES: Final = 3
+
+
+def conclude(console: Console, opened: Opened, history: History) -> int:
+    """Report files on the branch, push, pull request, outputs. Safe to repeat; 0, or raises GitError or ForgeError."""
+    workspace, settings = opened.workspace, opened.settings
+    picture = chart(history)
+    report = {
+        in_repository(opened, settings.summary_file): summary(history).encode(),
+        in_repository(opened, settings.results_file): results.write(history).encode(),
+        in_repository(opened, CHART_FILE): picture.encode(),
+    }
+    opened.workspace.record(history, opened.journal.files())
+    workspace.adopt_report(report, f"docs: report of {history.session.branch}")
+    for attempt in range(LAST_PUSH_TRIES):
+        if workspace.push(now=True):
+            break
+        time.sleep(2**attempt)
+    else:
+        raise GitError(
+            "the remote cannot be reached, so the last experiments are not pushed",
+            hint="later: `autoresearch-ci finalize`",
+        )
+    pull = _publish(console, opened, history, picture)
+    for warning in pull.warnings:
+        console.warning(warning)
+    set_outputs(console, opened, history, pull, "improved" if history.kept else "unchanged")
+    console.step_summary(summary(history))
+    console.info(_headline(history))
+    if pull.url:
+        console.notice(f"Pull request {pull.operation.value}", pull.url)
+    return 0
+
+
+def _publish(console: Console, opened: Opened, history: History, picture: str) -> PullRequest:
+    settings, forge = opened.settings, opened.forge
+    if settings.open_pr == "never" or (settings.open_pr == "on-keep" and not history.kept):
+        console.info(
+            "nothing was kept: no pull request"
+            if settings.open_pr == "on-keep"
+            else "no pull request: `open-pr` is `never`"
+        )
+        return PullRequest(number=None, url="", operation=Operation.NONE)
+    base = settings.base or forge.default_branch()
+    diffs = {e.commit: opened.workspace.diff(e.parent, e.commit) for e in history.kept}
+    files = pull_request.Files(
+        summary=in_repository(opened, settings.summary_file),
+        results=in_repository(opened, settings.results_file),
+        chart=in_repository(opened, CHART_FILE),
+    )
+    title, body = pull_request.title(history), pull_request.body(history, files=files, base=base, diffs=diffs)
+    return forge.publish(
+        branch=history.session.branch,
+        base=base,
+        title=title,
+        body=body,
+        draft=settings.draft,
+        labels=settings.labels,
+        attachments={
+            "pull-request.html": page(history, title=title, base=base, diffs=diffs),
+            CHART_FILE: picture,
+            Path(settings.results_file).name: results.write(history),
+            Path(settings.summary_file).name: summary(history),
+        },
+    )
+
+
+def _headline(history: History) -> str:
+    baseline, best = history.baseline, history.best
+    tried = len(history.experiments) - 1
+    if baseline is None or best is None or baseline.metric is None or best.metric is None:
+        return f"{tried} experiments"
+    return f"{history.session.metric}: {baseline.metric:.6g} → {best.metric:.6g} in {tried} experiments, {len(history.kept)} kept"
+
+
+def set_outputs(console: Console, opened: Opened, history: History, pull: PullRequest | None, status: str) -> None:
+    """The action's outputs (contract, part 4)."""
+    baseline, best = history.baseline, history.best
+    before = baseline.metric if baseline else None
+    after = best.metric if best else None
+    gain = "" if before is None or after is None else f"{history.session.direction.gain(before, after):.6g}"
+    console.set_outputs(
+        {
+            "branch": history.session.branch,
+            "head-sha": opened.workspace.tip,
+            "pull-request-number": str(pull.number or "") if pull else "",
+            "pull-request-url": pull.url if pull else "",
+            "pull-request-operation": pull.operation.value if pull else Operation.NONE.value,
+            "baseline-metric": "" if before is None else repr(before),
+            "best-metric": "" if after is None else repr(after),
+            "improvement": gain,
+            "iterations": str(max(0, len(history.experiments) - 1)),
+            "kept": str(len(history.kept)),
+            "status": status,
+            "results-file": in_repository(opened, opened.settings.results_file),
+            "summary-file": in_repository(opened, opened.settings.summary_file),
+        }
+    )
+
+
+def in_repository(opened: Opened, name: str) -> str:
+    return (Path(opened.directory) / name).as_posix()
