@@ -1,7 +1,8 @@
 """All output: plain, a rich terminal, or GitHub Actions (groups, annotations, outputs, the step summary).
 
 Data goes to stdout, everything else to stderr. In Actions both are parsed for workflow commands, so what a training script
-printed is shown only between `::stop-commands::` and a random token, without control characters.
+printed is shown only between `::stop-commands::` and a random token, without control characters; and in a line of our own,
+which may quote a description or the end of a log, nothing that looks like a command is one.
 """
 
 from __future__ import annotations
@@ -18,12 +19,23 @@ MAX_NOTICES: Final = 10  # GitHub shows ten of each kind per step (runner, Execu
 MAX_SUMMARY: Final = 1_000_000  # bytes; above 1 MiB GitHub drops the whole summary
 MAX_LINE: Final = 4000
 
-_CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL: Final = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\^_]"  # escape sequences: CSI, OSC, others
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # what is left of them, bidi, surrogates
+)
+# The runner obeys `::command::` at a line's start and, from its first days, `##[command]` anywhere in a line
+# (actions/runner, ActionCommand.cs: TryParseV2 and TryParse).
+_COMMAND: Final = re.compile(r"^(?=\s*::)|(?<=##)(?=\[)", re.MULTILINE)
 
 
 def printable(line: str) -> str:
-    """The line without escape sequences and control characters, and of bounded length."""
-    return _CONTROL.sub("", line)[:MAX_LINE]
+    """One line without escape sequences and control characters, and of bounded length."""
+    return _CONTROL.sub("", line.replace("\n", " "))[:MAX_LINE]
+
+
+def inert(text: str) -> str:
+    """The text, over as many lines as it has, without escape sequences and without a workflow command."""
+    return _COMMAND.sub("\u200b", "\n".join(_CONTROL.sub("", line) for line in text.split("\n")))
 
 
 @dataclass(slots=True)
@@ -49,13 +61,13 @@ class Console:
         print(text.rstrip("\n"), file=self.out, flush=True)
 
     def info(self, text: str) -> None:
-        self._say(text)
+        self._say(inert(text))
 
     @contextmanager
     def group(self, title: str) -> Iterator[None]:
         """What is said inside belongs to `title`: a fold in Actions, a heading elsewhere."""
         if self.in_actions:
-            self._say(f"::group::{_data(title)}")
+            self._say(f"::group::{_data(printable(title))}")
             try:
                 yield
             finally:
@@ -68,20 +80,20 @@ class Console:
         """Something a person wants to see; the first ten are annotations in Actions."""
         self._notices += 1
         if self.in_actions and self._notices <= MAX_NOTICES:
-            self._say(f"::notice title={_property(title)}::{_data(message)}")
+            self._say(f"::notice title={_property(printable(title))}::{_data(printable(message))}")
         else:
             self._styled(f"{printable(title)}: {printable(message)}", "green")
 
     def warning(self, message: str) -> None:
         if self.in_actions:
-            self._say(f"::warning::{_data(message)}")
+            self._say(f"::warning::{_data(printable(message))}")
         else:
             self._styled(f"warning: {printable(message)}", "yellow")
 
     def error(self, message: str, hint: str = "") -> None:
         """One line that says what is wrong, and one that says what to do."""
         if self.in_actions:
-            self._say(f"::error::{_data(message + (f' — hint: {hint}' if hint else ''))}")
+            self._say(f"::error::{_data(printable(message + (f' — hint: {hint}' if hint else '')))}")
             return
         self._styled(f"error: {printable(message)}", "bold red")
         if hint:
@@ -100,9 +112,34 @@ class Console:
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         width = None if self.rich else 160
-        RichConsole(file=self.err, width=width, no_color=not self.rich, highlight=False, legacy_windows=False).print(
-            table
-        )
+        console = RichConsole(file=self.err, width=width, no_color=not self.rich, highlight=False, legacy_windows=False)
+        if not self.in_actions:
+            console.print(table)
+            return
+        with console.capture() as drawn:  # a cell may be folded anywhere: what the runner reads is made inert
+            console.print(table)
+        self._say(inert(drawn.get().rstrip("\n")))
+
+    @contextmanager
+    def running(self, title: str) -> Iterator[None]:
+        """On a terminal, one line with `title` and the time since the start, gone at the end; nothing elsewhere."""
+        if not self.rich:
+            yield
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        with Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=RichConsole(file=self.err, highlight=False),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ) as progress:
+            progress.add_task(printable(title), total=None)
+            yield
 
     def untrusted(self, lines: Iterable[str]) -> None:
         """Lines that a training script or a build printed: shown, never obeyed."""
@@ -155,7 +192,7 @@ class Console:
 
     def _styled(self, text: str, style: str) -> None:
         if not self.rich:
-            self._say(text)
+            self._say(inert(text))
             return
         from rich.console import Console as RichConsole
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autoresearch_ci.console import MAX_SUMMARY, Console, printable
+from autoresearch_ci.console import MAX_SUMMARY, Console, inert, printable
 
 
 def plain() -> tuple[Console, io.StringIO, io.StringIO]:
@@ -66,7 +67,7 @@ def test_actions_gets_groups_and_annotations(tmp_path: Path) -> None:
     console.error("wrong", "do this")
     console.mask("secret")
     assert err.getvalue().splitlines() == [
-        "::group::Experiment 1: 100%25%0A::x",
+        "::group::Experiment 1: 100%25 ::x",
         "inside",
         "::endgroup::",
         "::notice title=Kept%3A a%2C b::50%25",
@@ -106,6 +107,65 @@ def test_what_a_script_printed_is_not_obeyed(tmp_path: Path) -> None:
     assert len(token) == 32
     assert lines[1:4] == ["::set-output name=x::y", "red", f"::{token}::"]
     assert lines[4] != lines[0]
+
+
+def obeyed(line: str) -> bool:
+    """Whether the runner takes the line for a command: TryParseV2 and TryParse of actions/runner's ActionCommand.cs."""
+    return line.lstrip().startswith("::") or "##[" in line
+
+
+@given(st.lists(st.sampled_from(["::", "##[", "#", "[", "]", "a", " ", "\n", "\r", "\x1b[0m", "\u2028"])).map("".join))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_quoted_reason_or_description_is_no_command(tmp_path: Path, text: str) -> None:
+    """A crash's reason holds the last line of its log: `##[set-output name=x]y` in it is text, wherever it stands."""
+    console, err = actions(tmp_path)
+    console.info(text)
+    console.info(f"loss — · crash · {text}")
+    console.table("Settings", ("Name", "Value"), [(text, text), ("x" * 100, text * 9)])
+    for _ in range(11):
+        console.notice(text, text)
+    said = err.getvalue().splitlines()
+    assert not [line for line in said if obeyed(line) and not line.startswith("::notice title=")]
+    assert not [line for line in inert(text).split("\n") if obeyed(line)]
+
+
+def test_a_command_in_a_reason_is_still_readable(tmp_path: Path) -> None:
+    """Nothing is taken away: a person sees what the script printed."""
+    console, err = actions(tmp_path)
+    console.info("crash · ##[add-mask]a\n ::error::b")
+    assert err.getvalue().replace("\u200b", "") == "crash · ##[add-mask]a\n ::error::b\n"
+
+
+def test_a_running_experiment_is_one_line_on_a_terminal(tmp_path: Path) -> None:
+    """Its name and the elapsed time, wiped at the end; a log file and Actions get nothing."""
+    terminal = Terminal()
+    with Console.detect({"TERM": "xterm"}, io.StringIO(), terminal).running("Experiment 3: [red]LR"):
+        pass
+    assert "Experiment 3: [red]LR" in terminal.getvalue()
+    assert "0:00:00" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K")
+    console, _, err = plain()
+    with console.running("Experiment 3"):
+        pass
+    in_actions, actions_err = actions(tmp_path)
+    with in_actions.running("Experiment 3"):
+        pass
+    assert (err.getvalue(), actions_err.getvalue()) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("a\rb\x00c\td\ne", "abc\td e"),
+        ("a\u202eb\ud800", "ab"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_left_out(line: str, shown: str) -> None:
+    """Escape sequences with their payload, control and direction characters; a tab and the words stay."""
+    assert printable(line) == shown
 
 
 def test_outputs_cannot_end_themselves(tmp_path: Path) -> None:
