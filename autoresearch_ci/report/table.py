@@ -91,7 +91,7 @@ def _escape(text: str) -> str:
 
 def _csv(history: History) -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(out, COLUMNS)
     writer.writeheader()
     writer.writerows(_row(history, experiment) for experiment in history.experiments)
     return out.getvalue()

@@ -9,7 +9,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoresearch_ci.experiment import Direction, History, Status
@@ -29,6 +29,8 @@ def described(text: str, metric: float = 0.9) -> History:
 
 
 @given(TEXT, METRIC)
+@example("\r0", 0.9)
+@example("\r", 0.9)
 def test_csv_parses_back(text: str, metric: float) -> None:
     """What the csv module reads from the CSV is what was written, whatever the description."""
     rows = list(csv.DictReader(io.StringIO(table(described(text, metric), "csv"), newline="")))
