@@ -17,14 +17,19 @@ from autoresearch_ci.experiment import Category, Direction, Experiment, History,
 NONE: Final = "—"
 MAX_DESCRIPTION: Final = 300
 
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
+_UNPRINTABLE: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+"
+)
 _MEMORY: Final = ("mem_gb", "memory_gb")
+_WORDS: Final = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])")
 _LOWER_IS_BETTER: Final = re.compile(
-    r"loss|bpb|bpc|ppl|perplexity|err|wer\b|cer\b|mse|mae|rmse|nll|time|latency", re.IGNORECASE
+    r"(?:\w*(?:loss|perplexity|error)|err|bpb|bpc|ppl|nll|wer|cer|r?mse|mae|mape|fid|latency|time)(?:e?s)?\d*"
 )
 _HIGHER_IS_BETTER: Final = re.compile(
-    r"acc|f1|auc|bleu|rouge|map\b|iou|dice|r2\b|score|reward|recall|precision", re.IGNORECASE
+    r"(?:\w*accuracy|acc|top|f1|auc|auroc|bleu|rouge|m?ap|m?iou|dice|r2|score|reward|recall|precision)s?\d*"
 )
+_STATUSES: Final = {status.value: status for status in Status}
+_VERDICTS: Final = {status: Verdict(status=status, reason="") for status in Status}
 
 
 def write(history: History) -> str:
@@ -45,8 +50,12 @@ def row(experiment: Experiment) -> str:
 
 def _one_line(text: str) -> str:
     """A description that stays in its cell, also in a spreadsheet, which would run one that begins as a formula."""
-    text = _UNPRINTABLE.sub(" ", text).strip()[:MAX_DESCRIPTION]
+    text = _visible(text)[:MAX_DESCRIPTION]
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def _visible(text: str) -> str:
+    return (text if text.isprintable() else _UNPRINTABLE.sub(" ", text)).strip()
 
 
 def read(text: str, *, metric: str | None = None, direction: Direction | None = None) -> History:
@@ -54,11 +63,13 @@ def read(text: str, *, metric: str | None = None, direction: Direction | None = 
 
     `metric`: the column that counts, the second by default. `direction`: guessed from the metric's name by default.
     """
-    lines = text.removeprefix("\ufeff").replace("\r", "\n").split("\n")  # not splitlines: it would cut a cell at U+2028
-    columns = [name.strip() for name in lines[0].split("\t")]
+    # not splitlines: it would cut a cell at U+2028
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    first = next((number for number, line in enumerate(lines, start=1) if line.strip()), 1)
+    columns = [name.strip() for name in lines[first - 1].split("\t")]
     if "commit" not in columns or "status" not in columns or len(columns) < 3:
         raise SettingsError(
-            "line 1 is not the header of a results.tsv",
+            f"line {first} is not the header of a results.tsv",
             hint="it reads `commit`, the metric, `mem_gb`, `status`, `description`",
         )
     known = {"commit", "status", "description", *_MEMORY}
@@ -71,17 +82,16 @@ def read(text: str, *, metric: str | None = None, direction: Direction | None = 
     memory_at = next((at[column] for column in _MEMORY if column in at), -1)
     commit_at, metric_at, status_at, description_at = at["commit"], at[name], at["status"], at.get("description", -1)
     experiments: list[Experiment] = []
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines[first:], start=first + 1):
         if not line.strip():
             continue
         cells = line.split("\t")
         cells += [""] * (len(columns) - len(cells))
-        try:
-            status = Status(cells[status_at].strip().lower())
-        except ValueError as error:
+        status = _STATUSES.get(cells[status_at].strip().lower())
+        if status is None:
             raise SettingsError(
                 f"line {number}: `{cells[status_at].strip()[:40]}` is no status", hint="one of keep, discard, crash"
-            ) from error
+            )
         value = None if status is Status.CRASH else _number(cells[metric_at])
         if status is not Status.CRASH and value is None:
             raise SettingsError(
@@ -93,9 +103,9 @@ def read(text: str, *, metric: str | None = None, direction: Direction | None = 
                 number=len(experiments),
                 commit=cells[commit_at].strip(),
                 parent="",
-                description=_UNPRINTABLE.sub(" ", cells[description_at]).strip() if description_at >= 0 else "",
+                description=_visible(cells[description_at]) if description_at >= 0 else "",
                 category=Category.OTHER,
-                verdict=Verdict(status=status, reason=""),
+                verdict=_VERDICTS[status],
                 metric=value,
                 memory_gb=None if status is Status.CRASH or memory_at < 0 else _number(cells[memory_at]),
             )
@@ -115,10 +125,11 @@ def _number(cell: str) -> float | None:
 
 
 def _guess(metric: str) -> Direction:
-    if _LOWER_IS_BETTER.search(metric):
-        return Direction.MINIMIZE
-    if _HIGHER_IS_BETTER.search(metric):
-        return Direction.MAXIMIZE
+    """From the words of the name: `val_bpb` goes down, `valAcc` up; a name that says neither, or both, is asked for."""
+    words = [word.lower() for word in _WORDS.split(metric)]
+    lower, higher = (any(map(rule.fullmatch, words)) for rule in (_LOWER_IS_BETTER, _HIGHER_IS_BETTER))
+    if lower != higher:
+        return Direction.MINIMIZE if lower else Direction.MAXIMIZE
     raise SettingsError(
         f"it is not known whether `{metric}` is better lower or higher", hint="say so with `--direction`"
     )

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoresearch_ci import results
@@ -49,6 +49,7 @@ def test_karpathys_file_is_read() -> None:
         KARPATHY.rstrip("\n"),
         KARPATHY.replace("\n", "\n\n"),
         KARPATHY.replace("\tkeep\t", "\tKEEP \t"),
+        "\n\n" + KARPATHY,
     ],
 )
 def test_lenient_about_form(text: str) -> None:
@@ -64,18 +65,25 @@ def test_columns_in_another_order_and_more_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "direction"), [("val_loss", "minimize"), ("accuracy", "maximize"), ("f1", "maximize")]
-)
+    ("metric", "direction"),
+    [
+        ("val_loss", "minimize"), ("logloss", "minimize"), ("val_bpb", "minimize"), ("valPerplexity", "minimize"),
+        ("WER", "minimize"), ("error_rate", "minimize"), ("rmse", "minimize"), ("losses", "minimize"),
+        ("accuracy", "maximize"), ("f1", "maximize"), ("valAcc", "maximize"), ("mAP50", "maximize"),
+        ("terrain_score", "maximize"), ("estimated_reward", "maximize"), ("recall@10", "maximize"),
+    ],
+)  # fmt: skip
 def test_direction_is_guessed_from_the_name(metric: str, direction: str) -> None:
     """Losses go down, scores go up."""
     read = results.read(f"commit\t{metric}\tmem_gb\tstatus\tdescription\nbaseline\t1\t1\tkeep\tx\n")
     assert read.session.direction == direction
 
 
-def test_an_unknown_direction_is_asked_for() -> None:
-    """A name that says nothing is not guessed."""
+@pytest.mark.parametrize("metric", ["zeta", "uptime", "terrain", "vaccine", "error_score", "f1_loss"])
+def test_an_unknown_direction_is_asked_for(metric: str) -> None:
+    """A name that says nothing, or both, is not guessed, also when `err` or `acc` hides inside a word."""
     with pytest.raises(SettingsError) as caught:
-        results.read("commit\tzeta\tmem_gb\tstatus\tdescription\nbaseline\t1\t1\tkeep\tx\n")
+        results.read(f"commit\t{metric}\tmem_gb\tstatus\tdescription\nbaseline\t1\t1\tkeep\tx\n")
     assert "--direction" in caught.value.hint
 
 
@@ -87,6 +95,8 @@ def test_an_unknown_direction_is_asked_for() -> None:
         ("commit\tm\tmem_gb\tstatus\tdescription\na\t1\t1\tmaybe\tx\n", "line 2: `maybe` is no status"),
         ("commit\tloss\tmem_gb\tstatus\tdescription\na\tx\t1\tkeep\tx\n", "line 2: `x` is no value"),
         ("commit\tloss\tmem_gb\tstatus\tdescription\na\tnan\t1\tdiscard\tx\n", "line 2: `nan` is no value"),
+        ("commit\tm\tmem_gb\tstatus\tdescription\r\na\t1\t1\tkeep\tx\r\nb\t1\t1\tmaybe\tx\r\n", "line 3: `maybe`"),
+        ("\n\nhello\n", "line 3 is not the header"),
         ("commit\tmem_gb\tstatus\tdescription\na\t1\tkeep\tx\n", "no column"),
     ],
 )
@@ -105,10 +115,13 @@ def test_a_named_metric_column() -> None:
         results.read(text, metric="f1")
 
 
-@given(st.text(max_size=400))
+@given(st.text(st.characters(), max_size=400))
+@example("\ud800")
+@example("\ufeff=1+1")
 def test_a_description_stays_in_its_cell(text: str) -> None:
-    """No description breaks the table, hides characters or begins a spreadsheet's formula."""
+    """No description breaks the table or its encoding, hides characters or begins a spreadsheet's formula."""
     line = results.row(experiment(1, 0.5, KEEP, description=text))
+    assert line.encode()
     assert line.count("\t") == 4
     assert line.count("\n") == 1
     assert len(line.splitlines()) == 1
