@@ -13,11 +13,10 @@ from autoresearch_ci.errors import GitError
 from autoresearch_ci.experiment import History
 from autoresearch_ci.forges.pull_request import Operation, PullRequest
 from autoresearch_ci.report import pull_request
-from autoresearch_ci.report.chart import chart
+from autoresearch_ci.report.chart import CHART_FILE, chart
 from autoresearch_ci.report.page import page
 from autoresearch_ci.report.summary import summary
 
-CHART_FILE: Final = "autoresearch-chart.svg"
 LAST_PUSH_TRIES: Final = 3
 
 

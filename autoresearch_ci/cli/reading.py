@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch_ci import journal, results
-from autoresearch_ci.cli import wiring
-from autoresearch_ci.cli.conclusion import CHART_FILE
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.experiment import Direction, History
-from autoresearch_ci.report.chart import chart
+from autoresearch_ci.report.chart import CHART_FILE, chart
 from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.report.summary import summary
 from autoresearch_ci.report.table import FORMATS, table
@@ -49,6 +47,8 @@ def find_history(
     """The named file's history, else that of this repository's session, else that of `results.tsv` in the folder."""
     if results_file is not None:
         return read_history(results_file if results_file.is_absolute() else directory / results_file, values)
+    from autoresearch_ci.cli import wiring  # git and its library: a table that was named needs neither
+
     found = wiring.recorded(environ, directory, values)
     if found is not None:
         return found[0]
@@ -94,6 +94,8 @@ def export_table(call: Call, *, results: Path | None, table_format: str) -> None
 def show_status(call: Call, *, as_json: bool) -> None:
     """The progress report of a session on stdout, and what is running now when it runs on this machine."""
     values = call.values()
+    from autoresearch_ci.cli import wiring
+
     found = wiring.recorded(call.environ, call.directory, values)
     if found is None:
         raise SettingsError("there is no session here", hint="`autoresearch-ci run` starts one; `--tag` names another")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
+CHART_FILE: Final = "autoresearch-chart.svg"  # its name on the branch and beside a summary
 SIZE: Final = (10.0, 5.2)  # inches
 MAX_POINTS: Final = 1000  # of each kind: more cannot be told apart, and every point costs about 100 bytes of SVG
 MAX_LABELS: Final = 8
