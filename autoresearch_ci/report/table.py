@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from autoresearch_ci.experiment import Experiment, History, Scalar
 from autoresearch_ci.report.markdown import cell, clean, number
 
 FORMATS: Final[tuple[str, ...]] = ("markdown", "latex", "csv", "json")
+TEXTS: Final = ("commit", "description")  # the columns with words of others: a bare results.tsv may hold any commit
 COLUMNS: Final = ("number", "commit", "metric", "gain", "memory_gb", "status", "category", "description")
 HEADINGS: Final = ("#", "Commit", "{metric}", "Gain", "Memory GB", "Status", "Category", "Description")
 MAX_TEXT: Final = 500
@@ -25,7 +27,8 @@ LATEX: Final = {
 def table(history: History, format: str) -> str:
     """The experiments in one of `FORMATS`, the baseline first; `gain` is against the baseline, positive is better.
 
-    Numbers have full precision in CSV and JSON and six digits for readers. Raises ValueError for another format.
+    Numbers have full precision in CSV and JSON and six digits for readers. Texts are exact in JSON and one visible line
+    elsewhere. Raises ValueError for another format.
     """
     match format:
         case "markdown":
@@ -56,16 +59,19 @@ def _row(history: History, experiment: Experiment) -> dict[str, Scalar]:
     }
 
 
-def _shown(value: Scalar) -> str:
+def _shown(row: Mapping[str, Scalar], escape: Callable[[str], str]) -> list[str]:
+    """The cells for a reader: texts escaped, numbers with six digits."""
+    return [escape(str(value)) if name in TEXTS else _plain(value) for name, value in row.items()]
+
+
+def _plain(value: Scalar) -> str:
     return number(value) if value is None or isinstance(value, float) else str(value)
 
 
 def _markdown(history: History) -> str:
     headings = [heading.format(metric=cell(history.session.metric)) for heading in HEADINGS]
     lines = [f"| {' | '.join(headings)} |", "|--:|---|--:|--:|--:|---|---|---|"]
-    for experiment in history.experiments:
-        shown = (_shown(value) for value in _row(history, experiment).values())
-        lines.append(f"| {' | '.join(cell(text) for text in shown)} |")
+    lines += [f"| {' | '.join(_shown(_row(history, experiment), cell))} |" for experiment in history.experiments]
     return "\n".join(lines) + "\n"
 
 
@@ -79,7 +85,7 @@ def _latex(history: History) -> str:
         r"\midrule",
     ]
     for experiment in history.experiments:
-        shown = (_escape(_shown(value)) for value in _row(history, experiment).values())
+        shown = (LATEX.get(text, text) for text in _shown(_row(history, experiment), _escape))
         lines.append(f"{' & '.join(shown)} \\\\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
@@ -91,7 +97,15 @@ def _escape(text: str) -> str:
 
 def _csv(history: History) -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS)
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")  # no text holds a line end of any kind
     writer.writeheader()
-    writer.writerows(_row(history, experiment) for experiment in history.experiments)
+    for experiment in history.experiments:
+        row = _row(history, experiment)
+        writer.writerow(row | {name: _spreadsheet(str(row[name])) for name in TEXTS})
     return out.getvalue()
+
+
+def _spreadsheet(text: str) -> str:
+    """`text` on one line, which no spreadsheet runs as a formula (OWASP, CSV injection)."""
+    line = clean(text, MAX_TEXT)
+    return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line

@@ -13,7 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autoresearch_ci.experiment import Direction, History, Status
-from autoresearch_ci.report.table import COLUMNS, FORMATS, table
+from autoresearch_ci.report.markdown import clean
+from autoresearch_ci.report.table import COLUMNS, FORMATS, MAX_TEXT, table
 
 from .histories import history
 
@@ -31,12 +32,15 @@ def described(text: str, metric: float = 0.9) -> History:
 @given(TEXT, METRIC)
 @example("\r0", 0.9)
 @example("\r", 0.9)
+@example('"a",\n=1', 0.9)
+@example("\x1b[0m=HYPERLINK()", 0.9)
 def test_csv_parses_back(text: str, metric: float) -> None:
-    """What the csv module reads from the CSV is what was written, whatever the description."""
+    """The csv module reads every row, its description as one visible line that no spreadsheet runs as a formula."""
     rows = list(csv.DictReader(io.StringIO(table(described(text, metric), "csv"), newline="")))
     assert len(rows) == 2
     assert tuple(rows[1]) == COLUMNS
-    assert rows[1]["description"] == text
+    assert rows[1]["description"].removeprefix("'") == clean(text, MAX_TEXT).removeprefix("'")
+    assert not rows[1]["description"].startswith(("=", "+", "-", "@"))
     assert float(rows[1]["metric"]) == metric
 
 
@@ -62,6 +66,20 @@ def test_latex_keeps_its_shape(text: str) -> None:
     plain = re.sub(r"\\[a-z]+\{\}|\\[{}$&#%_]|\$\\rightarrow\$|\{\[\}|\{\]\}", "", row.removesuffix(r" \\"))
     assert plain.count("&") == 7
     assert not set(plain) & set("\\{}$#%_^~[]")
+
+
+@given(st.text("=+-@|&\\\"',;<a\t\x1b", min_size=1, max_size=7))
+@example("=1|&")
+def test_a_commit_of_a_bare_table_is_text_too(commit: str) -> None:
+    """A results.tsv that somebody edited may hold any commit: it breaks no column and is no formula."""
+    made = described("x")
+    first, second = made.experiments
+    made = dataclasses.replace(made, experiments=(first, dataclasses.replace(second, commit=commit)))
+    assert table(made, "markdown").splitlines()[-1].count("|") == 9
+    assert len(re.findall(r"(?<!\\)&", table(made, "latex").splitlines()[-3])) == 7
+    rows = list(csv.DictReader(io.StringIO(table(made, "csv"), newline="")))
+    assert not rows[1]["commit"].startswith(("=", "+", "-", "@"))
+    assert rows[1]["description"] == "x"
 
 
 def test_latex_in_full() -> None:
