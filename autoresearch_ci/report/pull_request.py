@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections import Counter
@@ -123,7 +124,13 @@ def reproduce_commands(session: Session) -> tuple[str, str]:
     if session.time_budget_s is not None:
         variables = {"AUTORESEARCH_TIME_BUDGET": f"{session.time_budget_s:g}", **variables}
     words = [f"{clean(k, 60)}={shlex.quote(clean(v, 60))}" for k, v in list(variables.items())[:20]]
-    return checkout, " ".join([*words, "python", shlex.quote(clean(session.training_script, MAX_NAME))])
+    script = session.settings.get("training-script", session.training_script)
+    command = shlex.split(session.settings.get("command", "python {training-script}"))
+    words += [shlex.quote(clean(word.replace("{training-script}", script), MAX_NAME)) for word in command]
+    # Runs start in the folder that the settings are relative to; the session has the script's path from the root.
+    folder, inside, rest = session.training_script.rpartition(f"/{posixpath.normpath(script)}")
+    start = f"cd {shlex.quote(clean(folder, MAX_NAME))} && " if inside and not rest else ""
+    return checkout, start + " ".join(words)
 
 
 def show_command(session: Session, experiment_number: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
@@ -15,6 +15,7 @@ from autoresearch_ci.report.progress import change
 MAX_ROWS: Final = 50
 NEAR_MISS: Final = 3  # how many discards close to the incumbent are named
 SMALL_GAIN: Final = 0.001  # of the metric: what two runs of the same script commonly differ by
+OUT_OF_MEMORY: Final = re.compile(r"out of memory|\bOOM\b", re.IGNORECASE)  # a bare table says it in the description
 
 
 def summary(history: History) -> str:
@@ -148,7 +149,10 @@ def _near_misses(history: History) -> list[str]:
 
 
 def _untouched(after: Sequence[Experiment]) -> list[str]:
+    """Categories nobody tried; not of a bare results.tsv, which does not say what belongs to which."""
     tried = {e.category for e in after}
+    if tried == {Category.OTHER}:
+        return []
     missing = [c.value for c in (Category.ARCHITECTURE, Category.OPTIMIZER, Category.TRAINING) if c not in tried]
     return (
         [f"Nothing of {' and '.join(missing)} was tried: widen `scope`, or name a `hypothesis`."]
@@ -158,16 +162,16 @@ def _untouched(after: Sequence[Experiment]) -> list[str]:
 
 
 def _crashes(after: Sequence[Experiment]) -> list[str]:
-    reasons = Counter(
-        "out of memory" if "out of memory" in e.verdict.reason else "other" for e in after if e.status is Status.CRASH
-    )
+    crashed = [e for e in after if e.status is Status.CRASH]
+    without_memory = sum(bool(OUT_OF_MEMORY.search(e.verdict.reason or e.description)) for e in crashed)
     steps = []
-    if reasons["out of memory"]:
+    if without_memory:
         steps.append(
-            f"{reasons['out of memory']} experiments ran out of memory: lower the device batch, or raise `memory`."
+            f"{without_memory} experiment{'s' if without_memory > 1 else ''} ran out of memory: lower the device batch, "
+            "or raise `memory`."
         )
-    if after and reasons.total() > len(after) / 4:
-        steps.append(f"{reasons.total()} of {len(after)} experiments crashed: look at their logs on the journal ref.")
+    if len(crashed) > len(after) / 4:
+        steps.append(f"{len(crashed)} of {len(after)} experiments crashed: look at their logs.")
     return steps
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoresearch_ci.experiment import Category, Direction, History, Status, Verdict
-from autoresearch_ci.report.pull_request import Files, body, diff_lines, failures, steps, title
+from autoresearch_ci.report.pull_request import Files, body, diff_lines, failures, reproduce_commands, steps, title
 
 from .histories import experiment, history
 
@@ -66,6 +67,27 @@ def test_the_links_of_a_local_session() -> None:
     assert "http" not in made
     assert "git show refs/autoresearch/nov22/experiments/0001\n" in made
     assert "AUTORESEARCH_TIME_BUDGET=300 python train.py" in made
+
+
+def test_reproduced_as_it_was_run() -> None:
+    """The command, the variables and the folder are the session's own; a shell takes them as the executor did."""
+    session = dataclasses.replace(
+        ROWS.session,
+        training_script="examples/tiny one/train.py",
+        settings={"command": "uv run {training-script} --note 'a > b'", "training-script": "train.py"},
+        adjustments={"AUTORESEARCH_DEVICE": "cpu"},
+    )
+    assert reproduce_commands(session) == (
+        "git checkout autoresearch/nov22",
+        "cd 'examples/tiny one' && AUTORESEARCH_TIME_BUDGET=300 AUTORESEARCH_DEVICE=cpu uv run train.py --note 'a > b'",
+    )
+
+
+@pytest.mark.parametrize("script", ["train.py", "./train.py", "../train.py", "in.py"])
+def test_a_script_at_the_root_needs_no_folder(script: str) -> None:
+    """However the setting spells it."""
+    session = dataclasses.replace(ROWS.session, settings={"training-script": script})
+    assert reproduce_commands(session)[1] == f"AUTORESEARCH_TIME_BUDGET=300 python {script}"
 
 
 def test_kept_rows() -> None:

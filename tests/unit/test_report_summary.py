@@ -69,7 +69,18 @@ def test_next_steps_come_from_what_was_found() -> None:
     assert any("1 of 1 kept gains" in step for step in steps(small))
     crashed = "\n".join(steps(history((1.0, KEEP), (None, CRASH), (None, CRASH))))
     assert "2 of 2 experiments crashed" in crashed
-    assert "1 experiments ran out of memory" in "\n".join(steps(with_experiments(SOME.experiments[0], oom)))
+    assert "1 experiment ran out of memory" in "\n".join(steps(with_experiments(SOME.experiments[0], oom)))
+
+
+def test_a_bare_table_says_no_more_than_it_knows() -> None:
+    """Without categories nothing is called untried; a crash that its description blames on memory is counted."""
+    other = {"category": Category.OTHER, "verdict": Verdict(status=CRASH, reason="")}
+    first = experiment(1, None, CRASH, description="double model width (OOM)", **other)
+    second = experiment(2, None, CRASH, description="BLOOM filter", **other)
+    found = "\n".join(steps(with_experiments(SOME.experiments[0], first, second)))
+    assert "was tried" not in found
+    assert "1 experiment ran out of memory" in found
+    assert "2 of 2 experiments crashed" in found
 
 
 def test_nothing_kept_is_said() -> None:
