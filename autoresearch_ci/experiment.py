@@ -212,19 +212,19 @@ class History:
     @property
     def kept(self) -> tuple[Experiment, ...]:
         """The kept experiments after the baseline, oldest first."""
-        return tuple(e for e in self.experiments if e.number > 0 and e.status is Status.KEEP)
+        return tuple(e for e in self.experiments if e.verdict.status is Status.KEEP and e.number > 0)
 
     @property
     def incumbent(self) -> Experiment | None:
         """The last kept experiment (the baseline counts): what the next proposal starts from."""
-        return next((e for e in reversed(self.experiments) if e.status is Status.KEEP), None)
+        return next((e for e in reversed(self.experiments) if e.verdict.status is Status.KEEP), None)
 
     @property
     def best(self) -> Experiment | None:
         """The kept experiment with the best metric; a crash, whatever stands in its row, never counts."""
         best: Experiment | None = None
         for experiment in self.experiments:
-            if experiment.status is not Status.KEEP or experiment.metric is None:
+            if experiment.verdict.status is not Status.KEEP or experiment.metric is None:
                 continue
             if best is None or best.metric is None or self.session.direction.better(experiment.metric, best.metric):
                 best = experiment

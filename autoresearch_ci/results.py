@@ -82,6 +82,7 @@ def read(text: str, *, metric: str | None = None, direction: Direction | None = 
     memory_at = next((at[column] for column in _MEMORY if column in at), -1)
     commit_at, metric_at, status_at, description_at = at["commit"], at[name], at["status"], at.get("description", -1)
     experiments: list[Experiment] = []
+    crash, other = Status.CRASH, Category.OTHER  # looked up once: an enumeration's names cost more than a cell
     for number, line in enumerate(lines[first:], start=first + 1):
         if not line.strip():
             continue
@@ -92,8 +93,8 @@ def read(text: str, *, metric: str | None = None, direction: Direction | None = 
             raise SettingsError(
                 f"line {number}: `{cells[status_at].strip()[:40]}` is no status", hint="one of keep, discard, crash"
             )
-        value = None if status is Status.CRASH else _number(cells[metric_at])
-        if status is not Status.CRASH and value is None:
+        value = None if status is crash else _number(cells[metric_at])
+        if status is not crash and value is None:
             raise SettingsError(
                 f"line {number}: `{cells[metric_at].strip()[:40]}` is no value of {name}",
                 hint="a crash has the status `crash`",
@@ -104,10 +105,10 @@ def read(text: str, *, metric: str | None = None, direction: Direction | None = 
                 commit=cells[commit_at].strip(),
                 parent="",
                 description=_visible(cells[description_at]) if description_at >= 0 else "",
-                category=Category.OTHER,
+                category=other,
                 verdict=_VERDICTS[status],
                 metric=value,
-                memory_gb=None if status is Status.CRASH or memory_at < 0 else _number(cells[memory_at]),
+                memory_gb=None if status is crash or memory_at < 0 else _number(cells[memory_at]),
             )
         )
     return History(

@@ -89,8 +89,8 @@ class Workspace(Protocol):
     def record(self, history: History, files: Mapping[str, bytes]) -> None:
         """Moves the refs to what `history` says and writes `files` as the journal's newest commit. Idempotent."""
 
-    def push(self) -> bool:
-        """One atomic push of everything not pushed yet; False when the remote could not be reached (tried again later)."""
+    def push_meanwhile(self) -> None:
+        """Starts one atomic push of everything not pushed yet, beside what comes next; a dead network is no error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +122,7 @@ class Loop:
     now: Callable[[], dt.datetime]
     began: dt.datetime
     _tried: set[str] = field(default_factory=set)
+    _table: str = ""  # results.tsv so far: written whole, the 2,000th experiment would cost more than the 10th
 
     def research(self, history: History) -> History:
         """THE LOOP: baseline, then propose → commit → run → judge → record → push, until there is a reason to stop.
@@ -130,6 +131,7 @@ class Loop:
         dropped, and everything decided before it is saved and pushed). Raises BaselineError, ProposerError, and what the parts
         raise when the session cannot go on.
         """
+        self._table = results.write(history)
         for experiment in history.experiments:
             self._remember(experiment)
         if not history.experiments and (baseline := self._baseline(history)):
@@ -207,9 +209,10 @@ class Loop:
         """Makes the experiment durable, in the order that a dying machine cannot break: journal, refs, push. Then tells it."""
         history = self.journal.append(history, experiment)
         self._remember(experiment)
-        files = self.journal.files(experiment) | {"results.tsv": results.write(history).encode()}
+        self._table += results.row(experiment)
+        files = self.journal.files(experiment) | {"results.tsv": self._table.encode()}
         self.workspace.record(history, files)
-        self.workspace.push()
+        self.workspace.push_meanwhile()
         shown = "—" if experiment.metric is None else f"{experiment.metric:.6g}"
         line = f"{history.session.metric} {shown} · {experiment.status} · {experiment.verdict.reason}"
         if experiment.status is Status.CRASH:

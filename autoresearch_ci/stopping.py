@@ -24,10 +24,10 @@ def reason_to_stop(history: History, limits: Limits, *, elapsed_s: float, next_s
     `elapsed_s`: seconds since this process began. `next_s`: seconds that the next experiment may need, so that none is started
     which cannot end in time.
     """
-    done = [e for e in history.experiments if e.number > 0]
-    best = history.best
-    if limits.max_iterations is not None and len(done) >= limits.max_iterations:
+    done = len(history.experiments) - 1
+    if limits.max_iterations is not None and done >= limits.max_iterations:
         return f"the maximum of {limits.max_iterations} experiments is reached"
+    best = history.best if limits.target is not None else None
     if limits.target is not None and best is not None and best.metric is not None:
         direction = history.session.direction
         if best.metric == limits.target or direction.better(best.metric, limits.target):

@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -70,6 +71,8 @@ class Workspace:
         self._git = Git(clone, controlled(clone))
         self._exchange = Exchange(clone, refs, remote, clock)
         self._objects = Objects(self._git, clone / "objects", checkout.object_format)
+        self._courier = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
+        self._in_flight: Future[bool] | None = None
         self._counter = itertools.count(1)
         self._scripts: dict[str, str] = {}
         self._parents: dict[str, str] = {}
@@ -176,8 +179,10 @@ class Workspace:
         """Moves the refs to what `history` says and writes `files` as the journal's newest commit, in one transaction.
 
         `files` are by path; those not named stay as they were. Idempotent: after a kill at any point, the same call
-        ends in the same state. The first call of a process looks at the whole history, later ones at what is new.
+        ends in the same state. The first call of a process looks at the whole history, later ones at what is new. A push
+        in flight is waited for, and raises here what it found out.
         """
+        self._land()
         for path, data in files.items():
             self._journal_tree.put(path, data)
         moves = {
@@ -201,10 +206,19 @@ class Workspace:
         After a failure the next tries wait longer and longer, up to ten minutes; `now` tries at once. GitError when the
         remote will not take it at any time: no access, a protected branch, somebody else's commits.
         """
+        self._land()
         done = self._exchange.push(self._heads, tuple(self._unpushed), now=now)
         if done:
             self._unpushed.clear()
         return done
+
+    def push_meanwhile(self) -> None:
+        """The same push, beside the next run: a remote takes seconds, and nothing has to wait for it.
+
+        What goes wrong for good is raised by the next `record` or `push`, whatever comes first.
+        """
+        self._land()
+        self._in_flight = self._courier.submit(self._exchange.push, self._heads, tuple(self._unpushed), now=False)
 
     # What the beginning and the end need
 
@@ -239,6 +253,7 @@ class Workspace:
 
     def adopt_remote(self) -> None:
         """Takes over the remote's refs as `compare` fetched them: how a new machine goes on with a session."""
+        self._land()
         fetched = self._listed(self.refs.seen_head, f"{self.refs.seen_state}/")
         self._move({self.refs.of_seen(ref): name for ref, name in fetched.items()})
         self._load()
@@ -261,6 +276,7 @@ class Workspace:
 
     def adopt_report(self, files: Mapping[str, bytes], message: str) -> str:
         """The branch's tip, after `files` were committed on it as a report; the old one when they are there already."""
+        self._land()
         tip = self._heads.get(self.refs.head)
         if tip is None:
             raise GitError(
@@ -291,6 +307,12 @@ class Workspace:
         return self._heads.get(self.refs.head, "")
 
     # Inside
+
+    def _land(self) -> None:
+        """Waits for the push in flight. Until then no ref moves, so that it takes along what it was started with."""
+        flight, self._in_flight = self._in_flight, None
+        if flight is not None and flight.result():
+            self._unpushed.clear()
 
     def _load(self) -> None:
         self._heads = self._listed(self.refs.head, f"{self.refs.state}/")

@@ -52,9 +52,8 @@ class FakeWorkspace:
         self.recorded.append(len(history.experiments))
         self.files.update(files)
 
-    def push(self) -> bool:
+    def push_meanwhile(self) -> None:
         self.pushes += 1
-        return False  # a dead network must not stop the loop
 
 
 class FakeExecutor:
