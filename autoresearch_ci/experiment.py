@@ -53,6 +53,7 @@ class Ending(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out-of-memory"  # killed by the memory limit; the script's own OOM errors are in its log
     INTERRUPTED = "interrupted"
+    STOPPED = "stopped"  # stopped early by us, because it could not win; the run's `stopped_because` says why
 
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -78,13 +79,16 @@ class Run:
     """One execution of the training script, measured from outside.
 
     `wall_s`: seconds from start to end. `peak_memory_mb`: highest memory of the container or process tree, None where the
-    platform cannot tell. `exit_code`: None when the process was killed by us.
+    platform cannot tell. `exit_code`: None when the process was killed by us. `cpu_s`: CPU seconds of the whole tree, None where
+    the platform cannot tell. `stopped_because`: one line when the ending is `stopped`.
     """
 
     ending: Ending
     exit_code: int | None
     wall_s: float
     peak_memory_mb: float | None = None
+    cpu_s: float | None = None
+    stopped_because: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +107,9 @@ class Measurement:
     """A run and its reading, with what the run was given.
 
     `log` is the log's name inside the journal; `fingerprint` is that of the script that ran (a retry with half the batch runs
-    another script than the one proposed).
+    another script than the one proposed). `conditions`: what the machine was like, by name (`device`, `driver`, `torch`,
+    `other_load` in cores, clocks in MHz). `disturbed`: why the reading does not count, in one line; empty when it does.
+    `curve`: the metric while it trained, as (seconds since the start, value).
     """
 
     commit: str
@@ -112,6 +118,14 @@ class Measurement:
     reading: Reading
     log: str
     fingerprint: str = ""
+    conditions: Mapping[str, Scalar] = field(default_factory=dict)
+    disturbed: str = ""
+    curve: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """Whether the reading is evidence: a finite metric of a run that was not disturbed."""
+        return self.reading.metric is not None and not self.disturbed
 
     @property
     def memory_gb(self) -> float | None:
@@ -121,11 +135,30 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The numbers that decided, in the metric's unit; gains are positive when the candidate is better.
+
+    `gain`: difference of the means. `standard_error`: of that difference. `needed`: the gain that would have been enough.
+    `runs`, `incumbent_runs`: how many readings each mean is of. `noise`: standard deviation of one reading, with `degrees` of
+    freedom.
+    """
+
+    gain: float
+    standard_error: float
+    needed: float
+    runs: int
+    incumbent_runs: int
+    noise: float
+    degrees: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The decision about an experiment, and the reason in one line."""
+    """The decision about an experiment, and the reason in one line. `evidence`: None where readings do not vary."""
 
     status: Status
     reason: str
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +166,9 @@ class Experiment:
     """One proposal, run and judged: one row of results.tsv. Number 0 is the baseline.
 
     `commit` and `parent` are full hashes (a 7-character one when read from a bare results.tsv; `parent` is then empty).
-    `lines`: lines of code of the script. `fingerprint`: of the proposed script's normalised syntax tree. `metric` is None for a
-    crash.
+    `lines`: lines of code of the script. `fingerprint`: of the proposed script's normalised syntax tree. `metric`: the mean of the
+    candidate's readings, None for a crash. `measurements` are in the order of the runs: the candidate's, and those of the
+    incumbent that were made for the comparison.
     """
 
     number: int
@@ -162,6 +196,42 @@ class Experiment:
     def label(self) -> str:
         """What the commit column of results.tsv and every report shows: `baseline`, or 7 characters of the hash."""
         return "baseline" if self.number == 0 else self.commit[:7]
+
+
+class Purpose(StrEnum):
+    """Why something was measured that is no experiment."""
+
+    VERIFY = "verify"  # base against best, at the end
+    ABLATE = "ablate"  # the best with one kept commit reverted, against the best
+    HOLDOUT = "holdout"  # base against best on the second metric that no proposer sees
+    MACHINE = "machine"  # baseline and incumbent again, because the session goes on on another machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recheck:
+    """Runs beside the experiments: `subject` against `reference`, both full hashes, interleaved.
+
+    `reverted`: of an ablation, the kept commit that `subject` is without. `wanted`: how many runs of each were asked for;
+    `note` says why there are fewer, empty when there are not.
+    """
+
+    purpose: Purpose
+    reference: str
+    subject: str
+    wanted: int
+    measurements: tuple[Measurement, ...] = ()
+    reverted: str = ""
+    note: str = ""
+    started_at: dt.datetime | None = None
+    finished_at: dt.datetime | None = None
+
+    def readings(self, commit: str) -> tuple[float, ...]:
+        """The metric of every run of `commit` that counts, in order."""
+        return tuple(
+            m.reading.metric
+            for m in self.measurements
+            if m.commit == commit and m.counts and m.reading.metric is not None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,11 +268,13 @@ class Session:
 class History:
     """Everything a session has done so far: what proposers, judges of the end and reports look at.
 
-    `experiments` are in order, number 0 first. `ended` says why the session is over, empty while it is not.
+    `experiments` are in order, number 0 first; `rechecks` in the order they were made. `ended` says why the session is over,
+    empty while it is not.
     """
 
     session: Session
     experiments: tuple[Experiment, ...] = ()
+    rechecks: tuple[Recheck, ...] = ()
     ended: str = ""
 
     @property
@@ -221,7 +293,14 @@ class History:
 
     @property
     def best(self) -> Experiment | None:
-        """The kept experiment with the best metric; a crash, whatever stands in its row, never counts."""
+        """The kept experiment that the session ended up with; of a bare results.tsv the one with the best metric.
+
+        Every keep was better than the one before it when both were measured together, so the last one is the best, whatever
+        a luckier reading of an earlier one says. A crash, whatever stands in its row, never counts.
+        """
+        incumbent = self.incumbent
+        if incumbent is not None and incumbent.measurements:
+            return incumbent
         best: Experiment | None = None
         for experiment in self.experiments:
             if experiment.verdict.status is not Status.KEEP or experiment.metric is None:

@@ -2,7 +2,7 @@
 
 On disk, in the session's state folder:
 
-    journal.jsonl       `session` lines (one per process lifetime), `experiment` lines, `ended` lines
+    journal.jsonl       `session` lines (one per process lifetime), `experiment`, `recheck` and `ended` lines
     running.json        what is running now, for `status`; not part of the record
     logs/00/0003-1.log  the log of experiment 3's first run
 
@@ -24,7 +24,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from autoresearch_ci.errors import GitError, MachineError
-from autoresearch_ci.experiment import Experiment, History, Session
+from autoresearch_ci.experiment import Experiment, History, Recheck, Session
 
 SEGMENT: Final = 100  # experiments per file on the journal ref
 LOG_TAIL: Final = 64 * 1024  # bytes of every log that are pushed with the journal
@@ -44,6 +44,7 @@ def parse(data: bytes) -> History:
     """The history that journal lines tell; ValueError, with the line's number, when one of them is damaged."""
     session: Session | None = None
     experiments: list[Experiment] = []
+    rechecks: list[Recheck] = []
     ended = ""
     for number, line in enumerate(data.splitlines(), start=1):
         try:
@@ -59,6 +60,8 @@ def parse(data: bytes) -> History:
                     raise ValueError(f"experiment {experiment.number} stands where {len(experiments)} belongs")
                 experiments.append(experiment)
                 ended = ""
+            elif kind == "recheck":
+                rechecks.append(_adapter(Recheck).validate_python(value))
             elif kind == "ended":
                 ended = str(value["reason"])
             else:
@@ -68,7 +71,7 @@ def parse(data: bytes) -> History:
             raise ValueError(f"line {number} is damaged: {problem}") from error
     if session is None:
         raise ValueError("there is no session line")
-    return History(session=session, experiments=tuple(experiments), ended=ended)
+    return History(session=session, experiments=tuple(experiments), rechecks=tuple(rechecks), ended=ended)
 
 
 def join_segments(files: Mapping[str, bytes]) -> bytes:
@@ -142,6 +145,11 @@ class Journal:
         self._append("experiment", _adapter(Experiment).dump_python(experiment, mode="json"))
         return replace(history, experiments=(*history.experiments, experiment))
 
+    def append_recheck(self, history: History, recheck: Recheck) -> History:
+        """Records a recheck for good: when this returns, it is on the disk."""
+        self._append("recheck", _adapter(Recheck).dump_python(recheck, mode="json"))
+        return replace(history, rechecks=(*history.rechecks, recheck))
+
     def end(self, history: History, reason: str) -> History:
         """Records why the session is over; nothing when that is recorded already."""
         if history.ended == reason:
@@ -173,10 +181,10 @@ class Journal:
             self._in_segment += 1
         self._segment += line
 
-    def files(self, experiment: Experiment | None = None) -> dict[str, bytes]:
-        """What has changed on the journal ref since the last line: the segment, and the tails of this experiment's logs."""
+    def files(self, made: Experiment | Recheck | None = None) -> dict[str, bytes]:
+        """What has changed on the journal ref since the last line: the segment, and the tails of the logs of what was made."""
         files = {f"journal/{self._segment_number:04}.jsonl": self._segment}
-        for measurement in experiment.measurements if experiment else ():
+        for measurement in made.measurements if made else ():
             files[f"logs/{measurement.log}"] = self.read_log(measurement.log, LOG_TAIL).encode()
         return files
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from autoresearch_ci import results
@@ -144,7 +145,7 @@ def _begin(opened: Opened, place: Place) -> History:
         repository=opened.forge.repository_url,
         started_at=before.session.started_at if before else _now(),
     )
-    history = opened.journal.begin(History(session=session, experiments=before.experiments if before else ()))
+    history = opened.journal.begin(replace(before, session=session) if before else History(session=session))
     _reconcile(opened, history)
     return history
 
