@@ -201,6 +201,10 @@ class Journal:
         """The name of a run's log inside the journal: `00/0003-1.log`."""
         return f"{number // SEGMENT:02}/{number:04}-{attempt}.log"
 
+    def recheck_log_name(self, number: int, attempt: int) -> str:
+        """The name of the log of a run beside the experiments: `recheck/00-1.log`."""
+        return f"recheck/{number:02}-{attempt}.log"
+
     def log_path(self, name: str) -> Path:
         path = self.folder / "logs" / name
         try:

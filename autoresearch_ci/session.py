@@ -1,16 +1,14 @@
-"""THE LOOP, readable on one screen, and the Protocols of what it needs from outside."""
+"""THE LOOP, readable on one screen, and the Protocol of what makes its proposals."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from statistics import fmean
 from typing import Final, Protocol
 
-from autoresearch_ci import metrics, results, source
-from autoresearch_ci.console import Console
+from autoresearch_ci import results, source
 from autoresearch_ci.errors import BaselineError, ProposerError
 from autoresearch_ci.experiment import (
     Category,
@@ -19,52 +17,20 @@ from autoresearch_ci.experiment import (
     History,
     Measurement,
     Proposal,
-    Run,
+    Purpose,
     Status,
     Verdict,
 )
-from autoresearch_ci.journal import Journal
-from autoresearch_ci.judge import crash_reason, judge, out_of_memory
+from autoresearch_ci.judge import Rule, RunAgain, crash_reason, judge, out_of_memory
+from autoresearch_ci.noise import Readings
 from autoresearch_ci.report.progress import progress_report
+from autoresearch_ci.runs import SEED, SEEDS_PER_EXPERIMENT, Runs
 from autoresearch_ci.stopping import Limits, reason_to_stop
+from autoresearch_ci.verification import recheck
 
-SEED: Final = 42  # the same for every run: candidate and incumbent then differ by the change alone
 MAX_REFUSALS: Final = 20  # proposals refused in a row before the proposer counts as failed
 SHOWN_LOG: Final = 4096  # bytes of a crash's log, from its end, that are shown
 NOTHING_LEFT: Final = "nothing is left to try"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """One run to be made: everything an executor needs to know.
-
-    `tree`: a fresh export of the commit, owned by this run. `directory`: where in it the command starts. `command`: a shell-free
-    command line. `variables`: what the script sees besides what only the executor knows (PATH, HOME, AUTORESEARCH_OUTPUT_DIR,
-    AUTORESEARCH_CACHE). `timeout_s`: when the whole tree gets SIGTERM, and SIGKILL 10 s later. `log`: where stdout and stderr,
-    merged, are streamed to. `name`: unique, `[a-z0-9-]`, for the container and the scratch.
-    """
-
-    name: str
-    tree: Path
-    script: str
-    command: str
-    variables: Mapping[str, str]
-    timeout_s: float
-    log: Path
-    directory: str = "."
-
-
-class Interrupt(Protocol):
-    """Whether a person (or the runner) asked to stop. Executors look at it at least every 0.1 s while a run is on."""
-
-    def requested(self) -> bool: ...
-
-
-class Executor(Protocol):
-    """Where runs happen."""
-
-    def run(self, request: RunRequest, interrupt: Interrupt) -> Run:
-        """Makes the run and waits for its end. A crash is a value; MachineError only when no run can be made at all."""
 
 
 class Proposer(Protocol):
@@ -74,70 +40,45 @@ class Proposer(Protocol):
         """The next proposal, a change of `script` (the incumbent's text); None when nothing is left to try."""
 
 
-class Workspace(Protocol):
-    """git, on the program's own bare clone."""
-
-    def script(self, commit: str) -> str:
-        """The training script's text in `commit`."""
-
-    def commit(self, parent: str, script: str, message: str) -> str:
-        """Writes blob, tree and commit (no ref moves); the full hash of the commit."""
-
-    def export(self, commit: str) -> AbstractContextManager[Path]:
-        """A fresh folder with the commit's tree, removed at the end."""
-
-    def record(self, history: History, files: Mapping[str, bytes]) -> None:
-        """Moves the refs to what `history` says and writes `files` as the journal's newest commit. Idempotent."""
-
-    def push_meanwhile(self) -> None:
-        """Starts one atomic push of everything not pushed yet, beside what comes next; a dead network is no error."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What is the same for every run and every verdict of a session."""
-
-    command: str
-    directory: str
-    variables: Mapping[str, str]
-    timeout_s: float
-    last_reading_counts: bool
-    metric_pattern: str | None
-    limits: Limits
-    report_every: int
-
-
 @dataclass(slots=True, kw_only=True)
 class Loop:
-    """The parts of a session, wired by cli. `relieve` halves a script's device batch, None when it has none."""
+    """The parts of a session, wired by cli. `relieve` halves a script's device batch, None when it has none.
 
-    rules: Rules
-    workspace: Workspace
-    executor: Executor
+    `baseline_runs`: how often the baseline is run; once means that nothing is ever run twice. `reserve_s`: time that the end of
+    the session needs, kept free of experiments.
+    """
+
+    runs: Runs
     proposer: Proposer
-    journal: Journal
-    console: Console
-    interrupt: Interrupt
+    rule: Rule
+    limits: Limits
+    baseline_runs: int
+    report_every: int
     relieve: Callable[[str], str | None]
-    now: Callable[[], dt.datetime]
     began: dt.datetime
+    reserve_s: float = 0.0
+    _readings: Readings = field(init=False)
     _tried: set[str] = field(default_factory=set)
     _table: str = ""  # results.tsv so far: written whole, the 2,000th experiment would cost more than the 10th
 
-    def research(self, history: History) -> History:
+    def research(self, history: History, *, moved: str = "") -> History:
         """THE LOOP: baseline, then propose → commit → run → judge → record → push, until there is a reason to stop.
 
-        Returns the history with the reason in `ended`; without one when the interrupt came (the experiment in flight is then
-        dropped, and everything decided before it is saved and pushed). Raises BaselineError, ProposerError, and what the parts
-        raise when the session cannot go on.
+        `moved`: why the readings so far cannot be compared with new ones (another machine); the baseline and the incumbent are
+        then measured again first. Returns the history with the reason in `ended`; without one when the interrupt came (the
+        experiment in flight is then dropped, and everything decided before it is saved and pushed). Raises BaselineError,
+        ProposerError, and what the parts raise when the session cannot go on.
         """
+        self._readings = Readings.of(history)
         self._table = results.write(history)
         for experiment in history.experiments:
             self._remember(experiment)
         if not history.experiments and (baseline := self._baseline(history)):
             history = self._settle(history, baseline)
+        elif moved:
+            history = self._measure_again(history, moved)
         reason = ""
-        while not self.interrupt.requested() and not (reason := self._reason_to_stop(history)):
+        while not self.runs.interrupt.requested() and not (reason := self._reason_to_stop(history)):
             proposal = self._next_proposal(history)
             if proposal is None:
                 reason = NOTHING_LEFT
@@ -145,13 +86,13 @@ class Loop:
             experiment_or_none = self._experiment(history, proposal)
             if experiment_or_none is not None:
                 history = self._settle(history, experiment_or_none)
-        self.journal.idle()
-        return self.journal.end(history, reason) if reason else history
+        self.runs.journal.idle()
+        return self.runs.journal.end(history, reason) if reason else history
 
     def _baseline(self, history: History) -> Experiment | None:
         """Experiment 0, the untouched script; None when interrupted. There is nothing to improve on a crash: BaselineError."""
         commit = history.session.base_commit
-        script = self.workspace.script(commit)
+        script = self.runs.workspace.script(commit)
         try:
             source.fingerprint(script)
         except ValueError as error:
@@ -159,79 +100,120 @@ class Loop:
         proposal = Proposal(
             script=script, description="Baseline — no modifications", category=Category.OTHER, proposer="baseline"
         )
-        started = self.now()
-        with self.console.group("Baseline"):
-            measurement = self._measure(history, number=0, attempt=1, commit=commit, proposal=proposal)
-        if measurement.run.ending is Ending.INTERRUPTED:
-            return None
-        metric = measurement.reading.metric
-        reason = crash_reason(measurement, history.session.metric, last_reading_counts=self.rules.last_reading_counts)
-        if reason or metric is None:
-            raise BaselineError(
-                f"the baseline failed: {reason}",
-                hint=f"run the script by itself first; its log is {self.journal.log_path(measurement.log)}",
-            )
+        started = self.runs.now()
+        measurements: list[Measurement] = []
+        with self.runs.console.group("Baseline"):
+            for turn in range(self.baseline_runs):
+                measurements.append(self._run(history, 0, commit, proposal, measurements, turn))
+                if measurements[-1].run.ending is Ending.INTERRUPTED:
+                    return None
+                reason = self._crash_reason(history, measurements[-1])
+                if reason:
+                    raise BaselineError(
+                        f"the baseline failed: {reason}",
+                        hint="run the script by itself first; its log is "
+                        f"{self.runs.journal.log_path(measurements[-1].log)}",
+                    )
         return self._as_experiment(
-            0, proposal, [measurement], "", started, Verdict(status=Status.KEEP, reason="the baseline")
+            0, proposal, measurements, "", started, Verdict(status=Status.KEEP, reason="the baseline")
         )
 
     def _experiment(self, history: History, proposal: Proposal) -> Experiment | None:
-        """The proposal, run and judged; None when interrupted."""
+        """The proposal, run as often as it takes to judge it; None when interrupted."""
         incumbent = history.incumbent
         assert incumbent is not None  # the baseline is one
-        assert incumbent.metric is not None
-        number, started = len(history.experiments), self.now()
-        with self.console.group(f"Experiment {number}: {proposal.description}"):
+        number, started = len(history.experiments), self.runs.now()
+        with self.runs.console.group(f"Experiment {number}: {proposal.description}"):
             commit = self._commit(history, proposal, number)
-            measurements = [self._measure(history, number=number, attempt=1, commit=commit, proposal=proposal)]
+            measurements = [self._run(history, number, commit, proposal, [], 0)]
             if out_of_memory(measurements[0]) and (smaller := self._relieved(proposal)):
-                self.console.info("out of memory: once more with half the device batch")
+                self.runs.console.info("out of memory: once more with half the device batch")
                 proposal = smaller
                 commit = self._commit(history, proposal, number)
-                measurements.append(self._measure(history, number=number, attempt=2, commit=commit, proposal=proposal))
-        last = measurements[-1]
-        if last.run.ending is Ending.INTERRUPTED:
-            return None
-        reason = crash_reason(last, history.session.metric, last_reading_counts=self.rules.last_reading_counts)
-        if reason or last.reading.metric is None:
-            verdict = Verdict(status=Status.CRASH, reason=reason)
-        else:
-            verdict = judge(
-                metric=last.reading.metric,
-                incumbent=incumbent.metric,
-                lines=source.code_lines(proposal.script),
-                incumbent_lines=incumbent.lines,
-                direction=history.session.direction,
-            )
+                measurements.append(self._run(history, number, commit, proposal, measurements, 0))
+            while True:
+                if measurements[-1].run.ending is Ending.INTERRUPTED:
+                    return None
+                verdict = self._verdict(history, incumbent, proposal, measurements, commit)
+                if isinstance(verdict, Verdict):
+                    break
+                self.runs.console.info(
+                    f"again, the {'incumbent' if verdict.incumbent else 'candidate'}: {verdict.reason}"
+                )
+                whose = incumbent.commit if verdict.incumbent else commit
+                turn = sum(m.commit == whose for m in measurements)
+                measurements.append(self._run(history, number, whose, proposal, measurements, turn))
         return self._as_experiment(number, proposal, measurements, incumbent.commit, started, verdict)
+
+    def _verdict(
+        self, history: History, incumbent: Experiment, proposal: Proposal, measurements: list[Measurement], commit: str
+    ) -> Verdict | RunAgain:
+        """What the runs so far say. A candidate that crashes in any of its runs is a crash; so is an incumbent never."""
+        crashed = next((r for m in measurements if m.commit == commit and (r := self._crash_reason(history, m))), "")
+        if crashed:
+            return Verdict(status=Status.CRASH, reason=crashed)
+        candidate = _values(measurements, commit)
+        again = _values(measurements, incumbent.commit)
+        before = self._readings.compared(incumbent.commit)
+        return judge(
+            candidate,
+            (*before, *again),
+            noise=self._readings.noise_with(candidate, incumbent=(incumbent.commit, again)),
+            typical_gain=self._readings.typical_gain,
+            runs=len(measurements),
+            lines=source.code_lines(proposal.script),
+            incumbent_lines=incumbent.lines,
+            direction=history.session.direction,
+            rule=self.rule,
+        )
+
+    def _measure_again(self, history: History, why: str) -> History:
+        """Baseline and incumbent on this machine: readings of two machines are never compared."""
+        incumbent = history.incumbent
+        assert incumbent is not None
+        self.runs.console.warning(f"measuring the baseline and the incumbent again: {why}")
+        made = recheck(
+            self.runs,
+            history,
+            purpose=Purpose.MACHINE,
+            reference=history.session.base_commit,
+            subject=incumbent.commit,
+            wanted=self.baseline_runs,
+            note=why,
+        )
+        if made is None:
+            return history
+        self._readings.add_recheck(made)
+        return self.runs.save(self.runs.journal.append_recheck(history, made), made, self._table)
 
     def _settle(self, history: History, experiment: Experiment) -> History:
         """Makes the experiment durable, in the order that a dying machine cannot break: journal, refs, push. Then tells it."""
-        history = self.journal.append(history, experiment)
+        history = self.runs.journal.append(history, experiment)
         self._remember(experiment)
+        self._readings.add(experiment)
         self._table += results.row(experiment)
-        files = self.journal.files(experiment) | {"results.tsv": self._table.encode()}
-        self.workspace.record(history, files)
-        self.workspace.push_meanwhile()
+        self.runs.save(history, experiment, self._table)
         shown = "—" if experiment.metric is None else f"{experiment.metric:.6g}"
         line = f"{history.session.metric} {shown} · {experiment.status} · {experiment.verdict.reason}"
         if experiment.status is Status.CRASH:
-            self.console.untrusted(self.journal.read_log(experiment.measurements[-1].log, SHOWN_LOG).splitlines()[-10:])
+            self.runs.console.untrusted(
+                self.runs.journal.read_log(experiment.measurements[-1].log, SHOWN_LOG).splitlines()[-10:]
+            )
         if experiment.status is Status.KEEP and experiment.number > 0:
-            self.console.notice(f"Kept: {experiment.description}", line)
+            self.runs.console.notice(f"Kept: {experiment.description}", line)
         else:
-            self.console.info(line)
-        if experiment.number > 0 and experiment.number % self.rules.report_every == 0:
-            report = progress_report(history, now=self.now())
-            self.console.info(report)
-            self.console.step_summary(report)
+            self.runs.console.info(line)
+        if experiment.number > 0 and experiment.number % self.report_every == 0:
+            report = progress_report(history, now=self.runs.now())
+            self.runs.console.info(report)
+            self.runs.console.step_summary(report)
         return history
 
     def _next_proposal(self, history: History) -> Proposal | None:
         """A proposal that parses and was never tried; None when the proposer has nothing left, or on an interrupt."""
         incumbent = history.incumbent
         assert incumbent is not None
-        script = self.workspace.script(incumbent.commit)
+        script = self.runs.workspace.script(incumbent.commit)
         refusal = ""
         for _ in range(MAX_REFUSALS):
             proposal = self.proposer.propose(history, script)
@@ -240,7 +222,7 @@ class Loop:
             refusal = self._refusal(proposal, script)
             if not refusal:
                 return proposal
-            self.console.info(f"refused `{proposal.description}`: {refusal}")
+            self.runs.console.info(f"refused `{proposal.description}`: {refusal}")
         raise ProposerError(
             f"{MAX_REFUSALS} proposals in a row were refused, the last because {refusal}",
             hint="widen `scope`, or try another `proposer`",
@@ -274,29 +256,25 @@ class Loop:
         body = f"\n\n{proposal.rationale}" if proposal.rationale else ""
         trailers = f"\n\nAutoresearch-Session: {history.session.tag}\nAutoresearch-Experiment: {number}"
         message = f"exp: {proposal.description}{body}{trailers}\nAutoresearch-Proposer: {proposal.proposer}\n"
-        return self.workspace.commit(incumbent.commit, proposal.script, message)
+        return self.runs.workspace.commit(incumbent.commit, proposal.script, message)
 
-    def _measure(self, history: History, *, number: int, attempt: int, commit: str, proposal: Proposal) -> Measurement:
-        """One run of `commit` in a fresh export, and its reading."""
-        name = self.journal.log_name(number, attempt)
-        log = self.journal.log_path(name)
-        log.unlink(missing_ok=True)  # a killed run's log must never be read as this one's
-        self.journal.running(number, proposal.description, self.now())
-        with self.workspace.export(commit) as tree:
-            request = RunRequest(
-                name=f"{history.session.tag.lower().replace('_', '-').replace('.', '-')}-{number:04}-{attempt}",
-                tree=tree,
-                directory=self.rules.directory,
-                script=history.session.training_script,
-                command=self.rules.command,
-                variables={**self.rules.variables, "AUTORESEARCH_SEED": str(SEED)},
-                timeout_s=self.rules.timeout_s,
-                log=log,
-            )
-            run = self.executor.run(request, self.interrupt)
-        reading = metrics.read(self.journal.read_log(name), history.session.metric, self.rules.metric_pattern)
-        fingerprint = source.fingerprint(proposal.script)
-        return Measurement(commit=commit, seed=SEED, run=run, reading=reading, log=name, fingerprint=fingerprint)
+    def _run(
+        self, history: History, number: int, commit: str, proposal: Proposal, before: list[Measurement], turn: int
+    ) -> Measurement:
+        """One run within an experiment. The n-th runs of candidate and incumbent get the same seed, every other run its own."""
+        seed = SEED if self.baseline_runs == 1 else SEED + SEEDS_PER_EXPERIMENT * number + turn
+        return self.runs.measure(
+            history.session,
+            commit=commit,
+            log=self.runs.journal.log_name(number, len(before) + 1),
+            seed=seed,
+            number=number,
+            description=proposal.description,
+        )
+
+    def _crash_reason(self, history: History, measurement: Measurement) -> str:
+        counts = self.runs.rules.last_reading_counts
+        return crash_reason(measurement, history.session.metric, last_reading_counts=counts)
 
     def _as_experiment(
         self,
@@ -307,17 +285,19 @@ class Loop:
         started: dt.datetime,
         verdict: Verdict,
     ) -> Experiment:
-        last = measurements[-1]
-        crashed = verdict.status is Status.CRASH
+        own = [m for m in measurements if m.commit != parent]
+        commit, crashed = own[-1].commit, verdict.status is Status.CRASH
+        values = _values(own, commit)
+        memory = [m.memory_gb for m in own if m.commit == commit and m.memory_gb is not None]
         return Experiment(
             number=number,
-            commit=last.commit,
+            commit=commit,
             parent=parent,
             description=proposal.description,
             category=proposal.category,
             verdict=verdict,
-            metric=None if crashed else last.reading.metric,
-            memory_gb=None if crashed else last.memory_gb,
+            metric=None if crashed else fmean(values) if len(set(values)) > 1 else values[0],
+            memory_gb=None if crashed else max(memory, default=None),
             rationale=proposal.rationale,
             proposer=proposal.proposer,
             parameters=proposal.parameters,
@@ -325,7 +305,7 @@ class Loop:
             fingerprint=measurements[0].fingerprint,
             measurements=tuple(measurements),
             started_at=started,
-            finished_at=self.now(),
+            finished_at=self.runs.now(),
         )
 
     def _remember(self, experiment: Experiment) -> None:
@@ -334,7 +314,14 @@ class Loop:
 
     def _reason_to_stop(self, history: History) -> str:
         longest = max(
-            (m.run.wall_s for e in history.experiments[-20:] for m in e.measurements), default=self.rules.timeout_s
+            (m.run.wall_s for e in history.experiments[-20:] for m in e.measurements), default=self.runs.rules.timeout_s
         )
-        elapsed = (self.now() - self.began).total_seconds()
-        return reason_to_stop(history, self.rules.limits, elapsed_s=elapsed, next_s=longest)
+        elapsed = (self.runs.now() - self.began).total_seconds()
+        return reason_to_stop(history, self.limits, elapsed_s=elapsed, next_s=longest + self.reserve_s)
+
+
+def _values(measurements: list[Measurement], commit: str) -> tuple[float, ...]:
+    """The readings of `commit` that count."""
+    return tuple(
+        m.reading.metric for m in measurements if m.commit == commit and m.counts and m.reading.metric is not None
+    )

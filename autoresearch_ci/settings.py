@@ -177,6 +177,27 @@ class Settings(BaseModel):
         None, description="Stop after this many experiments without a keep"
     )
     max_crashes: Annotated[int, Field(ge=1)] = Field(10, description="Stop after this many crashes in a row")
+    baseline_runs: Annotated[int, Field(ge=1)] = Field(
+        2, description="Runs of the baseline; `1`: nothing is run twice, and any better reading is kept"
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        0.95, description="How sure it must be that a change is better before it is kept, where readings vary"
+    )
+    max_runs: Annotated[int, Field(ge=2)] = Field(
+        12, description="Runs that one experiment may take, those of the incumbent included, where readings vary"
+    )
+    min_delta: Annotated[float, Field(ge=0)] = Field(0.0, description="Gains up to this are none, in the metric's unit")
+    verify_runs: Annotated[int, Field(ge=0)] = Field(
+        3, description="Fresh runs of the base and of the best commit before the pull request; `0`: none"
+    )
+    holdout: str | None = Field(
+        None,
+        description="A command that prints the metric on other data; run for base and best, shown in the pull request only",
+    )
+    ablate: bool = Field(False, description="Before the pull request, measure the best without each kept commit")
+    early_stop: bool = Field(
+        False, description="Stop a run whose metric, while it trains, stays hopelessly behind the incumbent's"
+    )
     report_every: Annotated[int, Field(ge=1)] = Field(10, description="Experiments between two progress reports")
     forge: Literal["auto", "github", "local"] = Field(
         "auto", description="Where the branch and the pull request go: `github` inside Actions, else `local`"
@@ -239,7 +260,7 @@ class Settings(BaseModel):
                 raise ValueError("it needs exactly one group, around the number")
         return value
 
-    @field_validator("cpus", "max_hours", "target")
+    @field_validator("cpus", "max_hours", "target", "min_delta")
     @classmethod
     def _finite(cls, value: float | None) -> float | None:
         if value is not None and value - value != 0:

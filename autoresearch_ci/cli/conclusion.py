@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from pathlib import Path
 from typing import Final
@@ -16,8 +17,22 @@ from autoresearch_ci.report import pull_request
 from autoresearch_ci.report.chart import CHART_FILE, chart
 from autoresearch_ci.report.page import page
 from autoresearch_ci.report.summary import summary
+from autoresearch_ci.runs import Runs
+from autoresearch_ci.settings import Settings
+from autoresearch_ci.verification import verify
 
 LAST_PUSH_TRIES: Final = 3
+
+
+def check(runs: Runs, settings: Settings, history: History, began: dt.datetime) -> History:
+    """The history with the fresh measurements that the settings ask for before the pull request: verification, holdout, ablation.
+
+    What fits the remaining hours is made, and says so where it is less. Safe to repeat: what was measured is not measured again.
+    """
+    left = None
+    if settings.max_hours is not None:
+        left = settings.max_hours * 3600 - (runs.now() - began).total_seconds()
+    return verify(runs, history, wanted=settings.verify_runs, seconds=left, table=results.write(history))
 
 
 def conclude(console: Console, opened: Opened, history: History) -> int:

@@ -16,7 +16,7 @@ from autoresearch_ci.console import Console
 from autoresearch_ci.errors import MachineError
 from autoresearch_ci.experiment import Run
 from autoresearch_ci.platforms import PROBE, Adjustments, Detection, Platform, adjustments, parse_probe, resolve
-from autoresearch_ci.session import Executor, Interrupt, RunRequest
+from autoresearch_ci.runs import Executor, Interrupt, RunRequest
 from autoresearch_ci.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Final
 
 from autoresearch_ci import results
 from autoresearch_ci.cli import wiring
-from autoresearch_ci.cli.conclusion import conclude, in_repository, set_outputs
+from autoresearch_ci.cli.conclusion import check, conclude, in_repository, set_outputs
 from autoresearch_ci.cli.environment import Place, environment
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.cli.signals import Signals
@@ -17,10 +17,12 @@ from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.experiment import Ending, History, Session
+from autoresearch_ci.judge import Rule
 from autoresearch_ci.proposers.knobs import halve_batch
 from autoresearch_ci.proposers.queue import QueueProposer
 from autoresearch_ci.proposers.search import SearchProposer
-from autoresearch_ci.session import Loop, Proposer, Rules, RunRequest
+from autoresearch_ci.runs import Rules, RunRequest, Runs
+from autoresearch_ci.session import Loop, Proposer
 from autoresearch_ci.settings import Loaded
 from autoresearch_ci.stopping import Limits
 
@@ -56,19 +58,11 @@ def run_session(
             history = _begin(opened, place)
             if not history.experiments:
                 _prepare(call.console, opened, place, signals)
-            loop = Loop(
-                rules=_rules(opened, place),
-                workspace=opened.workspace,
-                executor=place.executor,
-                proposer=_proposer(opened, history),
-                journal=opened.journal,
-                console=call.console,
-                interrupt=signals,
-                relieve=halve_batch,
-                now=_now,
-                began=began,
-            )
+            runs = _runs(call.console, opened, place, signals)
+            loop = _loop(opened, runs, _proposer(opened, history), began)
             history = loop.research(history)
+            if finalize_after and not signals.requested():
+                history = check(runs, opened.settings, history, began)
         if signals.requested():
             return _interrupted(call.console, call.environ, opened, history, signals, finalize_after=finalize_after)
         call.console.info(f"stopped: {history.ended}")
@@ -184,9 +178,9 @@ def _prepare(console: Console, opened: Opened, place: Place, signals: Signals) -
         )
 
 
-def _rules(opened: Opened, place: Place) -> Rules:
+def _runs(console: Console, opened: Opened, place: Place, signals: Signals) -> Runs:
     settings = opened.settings
-    return Rules(
+    rules = Rules(
         command=settings.command_line,
         directory=opened.directory,
         variables={
@@ -197,6 +191,24 @@ def _rules(opened: Opened, place: Place) -> Rules:
         timeout_s=settings.timeout_s,
         last_reading_counts=settings.at_timeout == "last-reading",
         metric_pattern=settings.metric_pattern,
+    )
+    return Runs(
+        rules=rules,
+        workspace=opened.workspace,
+        executor=place.executor,
+        journal=opened.journal,
+        console=console,
+        interrupt=signals,
+        now=_now,
+    )
+
+
+def _loop(opened: Opened, runs: Runs, proposer: Proposer, began: dt.datetime) -> Loop:
+    settings = opened.settings
+    return Loop(
+        runs=runs,
+        proposer=proposer,
+        rule=Rule(confidence=settings.confidence, max_runs=settings.max_runs, min_delta=settings.min_delta),
         limits=Limits(
             max_iterations=settings.max_iterations,
             max_hours=settings.max_hours,
@@ -204,7 +216,10 @@ def _rules(opened: Opened, place: Place) -> Rules:
             patience=settings.patience,
             max_crashes=settings.max_crashes,
         ),
+        baseline_runs=settings.baseline_runs,
         report_every=settings.report_every,
+        relieve=halve_batch,
+        began=began,
     )
 
 

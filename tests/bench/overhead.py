@@ -28,7 +28,9 @@ from autoresearch_ci.executors.image import Image, ensure_image
 from autoresearch_ci.executors.native import NativeExecutor
 from autoresearch_ci.experiment import Category, Direction, Ending, History, Proposal, Run, Session
 from autoresearch_ci.journal import Journal
-from autoresearch_ci.session import Executor, Interrupt, Loop, Rules, RunRequest
+from autoresearch_ci.judge import Rule
+from autoresearch_ci.runs import Executor, Interrupt, Rules, RunRequest, Runs
+from autoresearch_ci.session import Loop
 from autoresearch_ci.stopping import Limits
 from autoresearch_ci.workspace import Author, Remote, Workspace, inspect_repository, new_repository
 
@@ -89,7 +91,7 @@ def session_times(folder: Path, executor: Executor, count: int) -> list[float]:
         started_at=dt.datetime.now(dt.UTC),
     )
     history = journal.begin(History(session=session))
-    loop = Loop(
+    runs = Runs(
         rules=Rules(
             command="python train.py",
             directory=".",
@@ -97,17 +99,22 @@ def session_times(folder: Path, executor: Executor, count: int) -> list[float]:
             timeout_s=60.0,
             last_reading_counts=False,
             metric_pattern=None,
-            limits=Limits(max_iterations=count),
-            report_every=10,
         ),
         workspace=workspace,
         executor=executor,
-        proposer=Counting(),
         journal=journal,
         console=Console(io.StringIO(), io.StringIO()),
         interrupt=Never(),
-        relieve=lambda _: None,
         now=lambda: dt.datetime.now(dt.UTC),
+    )
+    loop = Loop(
+        runs=runs,
+        proposer=Counting(),
+        rule=Rule(),
+        limits=Limits(max_iterations=count),
+        baseline_runs=1,
+        report_every=10,
+        relieve=lambda _: None,
         began=dt.datetime.now(dt.UTC),
     )
     done = loop.research(history)

@@ -13,7 +13,9 @@ from autoresearch_ci.console import Console
 from autoresearch_ci.errors import BaselineError, ProposerError
 from autoresearch_ci.experiment import Category, Direction, Ending, History, Proposal, Run, Session, Status
 from autoresearch_ci.journal import Journal
-from autoresearch_ci.session import MAX_REFUSALS, NOTHING_LEFT, Interrupt, Loop, Rules, RunRequest
+from autoresearch_ci.judge import Rule
+from autoresearch_ci.runs import Interrupt, Rules, RunRequest, Runs
+from autoresearch_ci.session import MAX_REFUSALS, NOTHING_LEFT, Loop
 from autoresearch_ci.stopping import Limits
 
 BASE = "b" * 40
@@ -125,13 +127,14 @@ class Bench:
         limits: Limits = Limits(),
         interrupt: Hand | None = None,
         last_reading_counts: bool = False,
+        baseline_runs: int = 1,
     ) -> None:
         self.workspace = FakeWorkspace(base)
         self.executor = FakeExecutor(self.workspace, behave)
         self.proposer = proposer
         self.err = io.StringIO()
         self.journal = Journal(folder)
-        self.loop = Loop(
+        runs = Runs(
             rules=Rules(
                 command="python train.py",
                 directory=".",
@@ -139,17 +142,22 @@ class Bench:
                 timeout_s=600.0,
                 last_reading_counts=last_reading_counts,
                 metric_pattern=None,
-                limits=limits,
-                report_every=2,
             ),
             workspace=self.workspace,
             executor=self.executor,
-            proposer=proposer,
             journal=self.journal,
             console=Console(io.StringIO(), self.err),
             interrupt=interrupt or Hand(),
-            relieve=relieve,
             now=lambda: dt.datetime(2026, 11, 22, tzinfo=dt.UTC),
+        )
+        self.loop = Loop(
+            runs=runs,
+            proposer=proposer,
+            rule=Rule(),
+            limits=limits,
+            baseline_runs=baseline_runs,
+            report_every=2,
+            relieve=relieve,
             began=dt.datetime(2026, 11, 22, tzinfo=dt.UTC),
         )
 
@@ -201,7 +209,7 @@ def test_a_run_gets_what_the_contract_says(tmp_path: Path) -> None:
     request = bench.executor.requests[0]
     assert request.variables == {"AUTORESEARCH_TIME_BUDGET": "300", "AUTORESEARCH_SEED": "42"}
     assert request.timeout_s == 600.0
-    assert request.name == "nov-22-a-0000-1"
+    assert request.name == "nov-22-a-00-0000-1"
 
 
 def test_commits_say_what_and_who(tmp_path: Path) -> None:

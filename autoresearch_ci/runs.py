@@ -1,0 +1,134 @@
+"""One run of a commit, from its export to its reading; and the Protocols of what that needs from outside.
+
+The loop and the verification at the end both measure by this, and by nothing else.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from autoresearch_ci import metrics, source
+from autoresearch_ci.console import Console
+from autoresearch_ci.experiment import Experiment, History, Measurement, Recheck, Run, Session
+from autoresearch_ci.journal import Journal
+
+SEED: Final = 42  # of every run, where nothing is run twice: candidate and incumbent then differ by the change alone
+SEEDS_PER_EXPERIMENT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """One run to be made: everything an executor needs to know.
+
+    `tree`: a fresh export of the commit, owned by this run. `directory`: where in it the command starts. `command`: a shell-free
+    command line. `variables`: what the script sees besides what only the executor knows (PATH, HOME, AUTORESEARCH_OUTPUT_DIR,
+    AUTORESEARCH_CACHE). `timeout_s`: when the whole tree gets SIGTERM, and SIGKILL 10 s later. `log`: where stdout and stderr,
+    merged, are streamed to. `name`: unique, `[a-z0-9-]`, for the container and the scratch.
+    """
+
+    name: str
+    tree: Path
+    script: str
+    command: str
+    variables: Mapping[str, str]
+    timeout_s: float
+    log: Path
+    directory: str = "."
+
+
+class Interrupt(Protocol):
+    """Whether a person (or the runner) asked to stop. Executors look at it at least every 0.1 s while a run is on."""
+
+    def requested(self) -> bool: ...
+
+
+class Executor(Protocol):
+    """Where runs happen."""
+
+    def run(self, request: RunRequest, interrupt: Interrupt) -> Run:
+        """Makes the run and waits for its end. A crash is a value; MachineError only when no run can be made at all."""
+
+
+class Workspace(Protocol):
+    """git, on the program's own bare clone."""
+
+    def script(self, commit: str) -> str:
+        """The training script's text in `commit`."""
+
+    def commit(self, parent: str, script: str, message: str) -> str:
+        """Writes blob, tree and commit (no ref moves); the full hash of the commit."""
+
+    def export(self, commit: str) -> AbstractContextManager[Path]:
+        """A fresh folder with the commit's tree, removed at the end."""
+
+    def record(self, history: History, files: Mapping[str, bytes]) -> None:
+        """Moves the refs to what `history` says and writes `files` as the journal's newest commit. Idempotent."""
+
+    def push_meanwhile(self) -> None:
+        """Starts one atomic push of everything not pushed yet, beside what comes next; a dead network is no error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What is the same for every run of a session."""
+
+    command: str
+    directory: str
+    variables: Mapping[str, str]
+    timeout_s: float
+    last_reading_counts: bool
+    metric_pattern: str | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Runs:
+    """Makes runs of one session, one after another."""
+
+    rules: Rules
+    workspace: Workspace
+    executor: Executor
+    journal: Journal
+    console: Console
+    interrupt: Interrupt
+    now: Callable[[], dt.datetime]
+
+    def save(self, history: History, made: Experiment | Recheck, table: str) -> History:
+        """Makes what is journaled already durable elsewhere: refs, then a push beside what comes next. The history."""
+        self.workspace.record(history, self.journal.files(made) | {"results.tsv": table.encode()})
+        self.workspace.push_meanwhile()
+        return history
+
+    def measure(
+        self, session: Session, *, commit: str, log: str, seed: int, number: int, description: str, command: str = ""
+    ) -> Measurement:
+        """One run of `commit` in a fresh export, and its reading. `log`: its name in the journal. `number` and `description` tell
+        other terminals what is running. `command` replaces the session's."""
+        path = self.journal.log_path(log)
+        path.unlink(missing_ok=True)  # a killed run's log must never be read as this one's
+        self.journal.running(number, description, self.now())
+        with self.workspace.export(commit) as tree:
+            request = RunRequest(
+                name=_name(session.tag, log),
+                tree=tree,
+                directory=self.rules.directory,
+                script=session.training_script,
+                command=command or self.rules.command,
+                variables={**self.rules.variables, "AUTORESEARCH_SEED": str(seed)},
+                timeout_s=self.rules.timeout_s,
+                log=path,
+            )
+            run = self.executor.run(request, self.interrupt)
+        reading = metrics.read(self.journal.read_log(log), session.metric, self.rules.metric_pattern)
+        fingerprint = source.fingerprint(self.workspace.script(commit))
+        return Measurement(commit=commit, seed=seed, run=run, reading=reading, log=log, fingerprint=fingerprint)
+
+
+def _name(tag: str, log: str) -> str:
+    """Unique in the session, `[a-z0-9-]`: for the container and the scratch."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{tag}-{log.removesuffix('.log')}".lower()).strip("-")
