@@ -57,6 +57,7 @@ class Loop:
     relieve: Callable[[str], str | None]
     began: dt.datetime
     reserve_s: float = 0.0
+    judge: Callable[..., Verdict | RunAgain] = judge  # another one only to be compared with it, by `nox -s bench-judge`
     _readings: Readings = field(init=False)
     _tried: set[str] = field(default_factory=set)
     _table: str = ""  # results.tsv so far: written whole, the 2,000th experiment would cost more than the 10th
@@ -155,7 +156,7 @@ class Loop:
         candidate = _values(measurements, commit)
         again = _values(measurements, incumbent.commit)
         before = self._readings.compared(incumbent.commit)
-        return judge(
+        return self.judge(
             candidate,
             (*before, *again),
             noise=self._readings.noise_with(candidate, incumbent=(incumbent.commit, again)),
