@@ -77,6 +77,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "tests.bench.overhead", *session.posargs)
 
 
+@nox.session(name="bench-judge")
+def bench_judge(session: nox.Session) -> None:
+    """Measures in simulated sessions how often a kept change is none, and prints tables."""
+    install(session, "tests", "-e", ".")
+    session.run("python", "-m", "tests.bench.judging", *session.posargs)
+
+
 @nox.session
 def generate(session: nox.Session) -> None:
     """Writes the tables, the action's inputs and the schema from the one declaration of the settings."""
