@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -406,3 +407,103 @@ def test_fingerprints_are_those_of_the_scripts(tmp_path: Path) -> None:
     kept = bench.research().experiments[1]
     assert kept.fingerprint == source.fingerprint(script(0.9))
     assert kept.measurements[1].fingerprint == source.fingerprint(script(0.9, batch=32))
+
+
+class Noisy:
+    """`behave` of a fake executor: a script's VALUE plus the next error; what a script is asked for is remembered."""
+
+    def __init__(self, *errors: float) -> None:
+        self.errors = list(errors)
+
+    def __call__(self, text: str) -> tuple[Run, str]:
+        value = float(text.split()[2]) + (self.errors.pop(0) if self.errors else 0.0)
+        return Run(ending=Ending.EXITED, exit_code=0, wall_s=1.0), f"m: {value}\n"
+
+
+def test_an_exact_script_costs_one_more_baseline_and_nothing_else(tmp_path: Path) -> None:
+    """Two equal baselines: from there on it is the skill's rule, run for run."""
+    bench = Bench(tmp_path, FakeProposer(script(0.9999), script(0.9998), script(1.5)), baseline_runs=2)
+    history = bench.research()
+    assert [len(e.measurements) for e in history.experiments] == [2, 1, 1, 1]
+    assert statuses(history) == ["keep", "keep", "keep", "discard"]
+    assert all(e.verdict.evidence is None for e in history.experiments)
+
+
+def test_a_gain_within_the_noise_is_run_again(tmp_path: Path) -> None:
+    """The candidate and the incumbent take turns, each pair with one seed, until it is clear; the numbers are journaled."""
+    errors = Noisy(0.1, -0.1, -0.05, -0.02, 0.0, 0.09, -0.1)
+    bench = Bench(tmp_path, FakeProposer(script(0.99)), baseline_runs=2, behave=errors)
+    history = bench.research()
+    tried = history.experiments[1]
+    assert tried.status is Status.DISCARD
+    assert len(tried.measurements) > 1
+    assert {m.commit for m in tried.measurements} == {tried.commit, BASE}
+    evidence = tried.verdict.evidence
+    assert evidence is not None
+    own = [m.reading.metric for m in tried.measurements if m.commit == tried.commit]
+    assert evidence.runs == len(own)
+    assert tried.metric == pytest.approx(sum(v for v in own if v is not None) / len(own))
+    assert journal.parse(bench.journal.load()) == history
+    seeds = [m.seed for m in tried.measurements if m.commit == tried.commit]
+    assert len(set(seeds)) == len(seeds)
+    again = [m.seed for m in tried.measurements if m.commit == BASE]
+    assert again == seeds[: len(again)]  # in turn, and paired
+    assert len({m.log for m in tried.measurements}) == len(tried.measurements)
+
+
+def test_a_clear_gain_is_kept_at_once_and_the_incumbent_read_afresh(tmp_path: Path) -> None:
+    """One run is enough for a clear gain; the reading that won is not what the next candidate is compared with."""
+    errors = Noisy(0.01, -0.01, 0.0, 0.0)
+    bench = Bench(tmp_path, FakeProposer(script(0.5), script(0.499)), baseline_runs=2, behave=errors)
+    history = bench.research()
+    first, second = history.experiments[1:]
+    assert first.status is Status.KEEP
+    assert len(first.measurements) == 1
+    assert second.measurements[1].commit == first.commit
+
+
+def test_a_candidate_that_crashes_when_run_again_is_a_crash(tmp_path: Path) -> None:
+    """A change that ends well only sometimes is none to keep."""
+    noisy, calls = Noisy(0.1, -0.1), itertools.count()
+
+    def behave(text: str) -> tuple[Run, str]:
+        if "0.99" in text and next(calls):
+            return crash("ValueError: sometimes")
+        return noisy(text)
+
+    bench = Bench(tmp_path, FakeProposer(script(0.99)), baseline_runs=2, behave=behave)
+    tried = bench.research().experiments[1]
+    assert tried.status is Status.CRASH
+    assert tried.metric is None
+    assert tried.verdict.reason == "exit code 1: ValueError: sometimes"
+
+
+def test_an_interrupt_between_two_runs_drops_the_experiment(tmp_path: Path) -> None:
+    """What is not decided is not recorded: the resumed session makes the experiment anew."""
+    noisy, count = Noisy(0.1, -0.1), itertools.count()
+
+    def behave(text: str) -> tuple[Run, str]:
+        if next(count) == 3:
+            return Run(ending=Ending.INTERRUPTED, exit_code=None, wall_s=0.1), ""
+        return noisy(text)
+
+    bench = Bench(tmp_path, FakeProposer(script(0.99)), baseline_runs=2, behave=behave, interrupt=Hand(2))
+    history = bench.research()
+    assert len(history.experiments) == 1
+
+
+def test_on_another_machine_baseline_and_incumbent_are_measured_again(tmp_path: Path) -> None:
+    """Readings of two machines are never compared: the next candidate meets what was measured here."""
+    first = Bench(tmp_path, FakeProposer(script(0.5)), baseline_runs=2, behave=Noisy(0.01, -0.01))
+    history = first.research()
+    second = Bench(tmp_path, FakeProposer(script(0.6)), baseline_runs=2, behave=Noisy(1.01, 0.99, 1.0, 1.0, 1.0))
+    second.workspace.scripts |= first.workspace.scripts
+    done = second.loop.research(second.journal.begin(history), moved="another device")
+    (recheck,) = done.rechecks
+    assert recheck.note == "another device"
+    assert [m.commit for m in recheck.measurements] == [BASE, history.experiments[1].commit] * 2
+    assert "another device" in second.err.getvalue()
+    evidence = done.experiments[2].verdict.evidence
+    assert evidence is not None
+    assert evidence.gain == pytest.approx(-0.105)  # 1.6 here against the incumbent's 1.49 and 1.5 here
+    assert journal.parse(second.journal.load()) == done
