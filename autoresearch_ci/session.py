@@ -44,8 +44,8 @@ class Proposer(Protocol):
 class Loop:
     """The parts of a session, wired by cli. `relieve` halves a script's device batch, None when it has none.
 
-    `baseline_runs`: how often the baseline is run; once means that nothing is ever run twice. `reserve_s`: time that the end of
-    the session needs, kept free of experiments.
+    `baseline_runs`: how often the baseline is run; once means that nothing is ever run twice. `reserved_runs`: what the end of a
+    session that kept something has to measure, and what time is kept free for.
     """
 
     runs: Runs
@@ -56,7 +56,7 @@ class Loop:
     report_every: int
     relieve: Callable[[str], str | None]
     began: dt.datetime
-    reserve_s: float = 0.0
+    reserved_runs: int = 0
     judge: Callable[..., Verdict | RunAgain] = judge  # another one only to be compared with it, by `nox -s bench-judge`
     _readings: Readings = field(init=False)
     _tried: set[str] = field(default_factory=set)
@@ -318,7 +318,8 @@ class Loop:
             (m.run.wall_s for e in history.experiments[-20:] for m in e.measurements), default=self.runs.rules.timeout_s
         )
         elapsed = (self.runs.now() - self.began).total_seconds()
-        return reason_to_stop(history, self.limits, elapsed_s=elapsed, next_s=longest + self.reserve_s)
+        runs = 1 + (self.reserved_runs if history.incumbent is not history.baseline else 0)
+        return reason_to_stop(history, self.limits, elapsed_s=elapsed, next_s=runs * longest)
 
 
 def _values(measurements: list[Measurement], commit: str) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Final
 
@@ -18,6 +19,7 @@ from autoresearch_ci.console import Console
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.experiment import Ending, History, Session
 from autoresearch_ci.judge import Rule
+from autoresearch_ci.noise import verification
 from autoresearch_ci.proposers.knobs import halve_batch
 from autoresearch_ci.proposers.queue import QueueProposer
 from autoresearch_ci.proposers.search import SearchProposer
@@ -45,15 +47,7 @@ def run_session(
     ):
         call.console.mask(opened.forge.token)
         _announce(call.console, loaded, opened)
-        with environment(
-            call.console,
-            call.environ,
-            opened.settings,
-            state=opened.folder,
-            session=opened.tag,
-            requirements=_requirements(opened),
-            native_when_no_container=native_when_no_container,
-        ) as place:
+        with _place(call, opened, native_when_no_container=native_when_no_container) as place:
             _describe(call.console, place)
             history = _begin(opened, place)
             if not history.experiments:
@@ -70,16 +64,51 @@ def run_session(
 
 
 def finalize_session(call: Call) -> int:
-    """Report, push and pull request of the session as it is recorded; its exit code."""
-    loaded = call.load()
-    with wiring.open_session(call.environ, call.directory, loaded, today=_now().date(), starting=False) as opened:
+    """Verification, report, push and pull request of the session as it is recorded; its exit code."""
+    began, loaded = _now(), call.load()
+    with (
+        Signals() as signals,
+        wiring.open_session(call.environ, call.directory, loaded, today=began.date(), starting=False) as opened,
+    ):
         call.console.mask(opened.forge.token)
         if opened.history is None or not opened.history.experiments:
             raise SettingsError(
                 f"the session `{opened.tag}` has no experiment yet", hint="run it first: `autoresearch-ci run`"
             )
         _reconcile(opened, opened.history)
-        return conclude(call.console, opened, opened.history)
+        history = _checked(call, opened, opened.history, signals, began)
+        if signals.requested():
+            opened.workspace.push(now=True)
+            return signals.exit_code
+        return conclude(call.console, opened, history)
+
+
+def _checked(call: Call, opened: Opened, history: History, signals: Signals, began: dt.datetime) -> History:
+    """Measured again now, when it was not yet. A job that was cancelled has five minutes left: they are for the report."""
+    if not history.kept or opened.settings.verify_runs == 0 or verification(history) is not None:
+        return history
+    if call.environ.get("GITHUB_ACTIONS") == "true" and not history.ended:
+        call.console.warning("not measured again: the job was cut off; `autoresearch-ci finalize` does it later")
+        return history
+    try:
+        with _place(call, opened) as place:
+            _describe(call.console, place)
+            return check(_runs(call.console, opened, place, signals), opened.settings, history, began)
+    except MachineError as error:
+        call.console.warning(f"not measured again, because nothing can be run here: {error.message}")
+        return history
+
+
+def _place(call: Call, opened: Opened, *, native_when_no_container: bool = False) -> AbstractContextManager[Place]:
+    return environment(
+        call.console,
+        call.environ,
+        opened.settings,
+        state=opened.folder,
+        session=opened.tag,
+        requirements=_requirements(opened),
+        native_when_no_container=native_when_no_container,
+    )
 
 
 def _now() -> dt.datetime:
@@ -217,6 +246,7 @@ def _loop(opened: Opened, runs: Runs, proposer: Proposer, began: dt.datetime) ->
             max_crashes=settings.max_crashes,
         ),
         baseline_runs=settings.baseline_runs,
+        reserved_runs=2 * settings.verify_runs,
         report_every=settings.report_every,
         relieve=halve_batch,
         began=began,
