@@ -21,7 +21,7 @@ from autoresearch_ci.experiment import (
     Status,
     Verdict,
 )
-from autoresearch_ci.judge import Rule, RunAgain, crash_reason, judge, out_of_memory
+from autoresearch_ci.judge import Rule, RunAgain, crash_reason, judge, near_miss, out_of_memory
 from autoresearch_ci.noise import Readings
 from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.runs import SEED, SEEDS_PER_EXPERIMENT, Runs
@@ -30,6 +30,7 @@ from autoresearch_ci.verification import recheck
 
 MAX_REFUSALS: Final = 20  # proposals refused in a row before the proposer counts as failed
 SHOWN_LOG: Final = 4096  # bytes of a crash's log, from its end, that are shown
+NEAR_MISS: Final = "near-miss"  # the parameter that holds the number of the experiment that is tried again
 NOTHING_LEFT: Final = "nothing is left to try"
 
 
@@ -80,7 +81,7 @@ class Loop:
             history = self._measure_again(history, moved)
         reason = ""
         while not self.runs.interrupt.requested() and not (reason := self._reason_to_stop(history)):
-            proposal = self._next_proposal(history)
+            proposal = self._next_proposal(history) or self._near_miss(history)
             if proposal is None:
                 reason = NOTHING_LEFT
                 break
@@ -228,6 +229,24 @@ class Loop:
             f"{MAX_REFUSALS} proposals in a row were refused, the last because {refusal}",
             hint="widen `scope`, or try another `proposer`",
         )
+
+    def _near_miss(self, history: History) -> Proposal | None:
+        """With nothing left to try there is time for what looked better but was not sure: once more, by fresh runs alone."""
+        incumbent = history.incumbent
+        assert incumbent is not None
+        again = {e.parameters.get(NEAR_MISS) for e in history.experiments}
+        for experiment in history.experiments:
+            fresh = experiment.number not in again and NEAR_MISS not in experiment.parameters
+            if fresh and experiment.parent == incumbent.commit and near_miss(experiment):
+                return Proposal(
+                    script=self.runs.workspace.script(experiment.commit),
+                    description=f"Again: {experiment.description}",
+                    category=experiment.category,
+                    rationale=f"experiment {experiment.number} looked better, but was not sure",
+                    proposer=experiment.proposer,
+                    parameters={NEAR_MISS: experiment.number},
+                )
+        return None
 
     def _refusal(self, proposal: Proposal, script: str) -> str:
         try:

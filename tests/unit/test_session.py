@@ -507,3 +507,18 @@ def test_on_another_machine_baseline_and_incumbent_are_measured_again(tmp_path: 
     assert evidence is not None
     assert evidence.gain == pytest.approx(-0.105)  # 1.6 here against the incumbent's 1.49 and 1.5 here
     assert journal.parse(second.journal.load()) == done
+
+
+def test_near_misses_are_run_again_when_nothing_else_is_left(tmp_path: Path) -> None:
+    """What looked better and was not sure gets one more chance, by fresh runs alone; then the session is over."""
+    errors = Noisy(0.1, -0.1, 0.0, 0.1)
+    bench = Bench(tmp_path, FakeProposer(script(0.7)), baseline_runs=2, behave=errors)
+    bench.loop.rule = Rule(max_runs=2)
+    history = bench.research()
+    assert history.experiments[1].status is Status.DISCARD
+    again = history.experiments[2]
+    assert again.description == "Again: VALUE 1"
+    assert again.fingerprint == history.experiments[1].fingerprint
+    assert again.commit != history.experiments[1].commit
+    assert len(history.experiments) == 3
+    assert history.ended == NOTHING_LEFT
