@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from autoresearch_ci.experiment import Direction, History, Status
 from autoresearch_ci.report.markdown import clean, number
+from autoresearch_ci.report.trust import best_single, gain_text, trust
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ def chart(history: History) -> str:
 
 
 def headline(history: History) -> str:
-    """The session in one plain line: from where to where, and how many were kept."""
+    """The session in one plain line: the gain that fresh runs confirmed, else from where to where; and how many were kept."""
     session, baseline, best = history.session, history.baseline, history.best
     tried = max(0, len(history.experiments) - 1)
     if baseline is None or baseline.metric is None or best is None or best.metric is None:
@@ -57,7 +58,15 @@ def headline(history: History) -> str:
         return f"{session.branch}: {session.metric} {number(baseline.metric)}, nothing kept of {tried} tried"
     share = percent(baseline.metric, best.metric)
     moved = f"{number(baseline.metric)} → {number(best.metric)}" + (f" ({share})" if share else "")
-    return f"{session.branch}: {session.metric} {moved}, {len(history.kept)} of {tried} kept"
+    kept, found = f"{len(history.kept)} of {tried} kept", trust(history)
+    if found is None or found.verified is None:
+        return f"{session.branch}: {session.metric} {moved}, {kept}"
+    doubt = "not confirmed: " if found.unconfirmed else ""
+    if found.gain is None:
+        return f"{doubt}{session.branch}: {session.metric} {moved}, {kept}"
+    single = best_single(history)
+    claimed = "" if single is None else f", best single reading {number(baseline.metric)} → {number(single)}"
+    return f"{doubt}{session.branch}: {session.metric} gain {gain_text(found.gain, found.noise)}{claimed}, {kept}"
 
 
 def percent(before: float, after: float) -> str:

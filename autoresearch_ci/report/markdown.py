@@ -5,11 +5,15 @@ Descriptions and reasons come from scripts, logs and proposers; what they say is
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 NO_VALUE: Final = "—"
+MAX_PLAIN: Final = 1e9  # larger numbers are written with exponents
+MAX_DECIMALS: Final = 9
 BREAK: Final = "\u200b"  # zero-width space
 ESCAPE_SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 # Of no control category, and yet invisible: fillers, grapheme joiner, blank Braille pattern, variation selectors.
@@ -50,7 +54,41 @@ def number(value: float | None) -> str:
     return NO_VALUE if value is None else f"{value:.6g}"
 
 
+def rounded(error: float, *values: float) -> tuple[str, ...]:
+    """`values` with as many decimals as `error` has two significant digits; as `number` writes them where that says nothing."""
+    plain = math.isfinite(error) and error > 0 and all(math.isfinite(v) and abs(v) < MAX_PLAIN for v in values)
+    decimals = max(0, 1 - math.floor(math.log10(error))) if plain else 0
+    if not plain or decimals > MAX_DECIMALS:
+        return tuple(number(value) for value in values)
+    return tuple(f"{round(value, decimals) + 0.0:.{decimals}f}" for value in values)  # adding zero: no `-0.00`
+
+
 def duration(seconds: float) -> str:
     """`seconds` as `HH:MM`, cut to the minute; hours go on beyond 24."""
     minutes = max(0, int(seconds)) // 60
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
+
+
+def code(*commands: str) -> list[str]:
+    """Commands as a block of shell."""
+    return ["```sh", *commands, "```"]
+
+
+def details(heading: str, lines: Sequence[str]) -> list[str]:
+    """Lines that unfold under their heading; nothing where there are none."""
+    return ["<details>", f"<summary>{heading}</summary>", "", *lines, "", "</details>", ""] if lines else []
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], characters: int, where: str) -> list[str]:
+    """A table of cells that are already safe, cut before it has more than `characters`."""
+    lines = [f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
+    left = characters
+    cut = 0
+    for row in rows:
+        line = f"| {' | '.join(row)} |"
+        left -= len(line) + 1
+        if left < 0:
+            cut += 1
+        else:
+            lines.append(line)
+    return [*lines, "", f"… and {cut} more in {where}"] if cut else lines

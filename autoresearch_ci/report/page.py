@@ -12,22 +12,16 @@ from markupsafe import Markup
 
 from autoresearch_ci.experiment import History, Status
 from autoresearch_ci.report.chart import chart, percent
+from autoresearch_ci.report.commands import merge_commands, reproduce_commands, show_command
 from autoresearch_ci.report.markdown import clean, duration, number
-from autoresearch_ci.report.pull_request import (
-    Step,
-    diff_lines,
-    elapsed_s,
-    failures,
-    merge_commands,
-    reproduce_commands,
-    show_command,
-    steps,
-)
+from autoresearch_ci.report.pull_request import diff_lines, elapsed_s, failures, steps
+from autoresearch_ci.report.trust import Trust, facts, gain_text, trust
 
 MAX_ROWS: Final = 500
 MAX_KEPT: Final = 200
 MAX_DIFF_LINES: Final = 400
 MAX_TEXT: Final = 300
+MAX_SENTENCE: Final = 1000  # of our own sentences, which bound what they quote
 KINDS: Final = {"+": "added", "-": "removed", "@": "hunk", " ": "same", "": "header"}
 
 
@@ -45,7 +39,7 @@ def page(history: History, *, title: str, base: str, diffs: Mapping[str, str]) -
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, text=lambda value: clean(str(value), MAX_TEXT))
-    session, picture = history.session, chart(history)
+    session, picture, found = history.session, chart(history), trust(history)
     kept = steps(history, diffs)
     shown = kept[-MAX_KEPT:]
     experiments = history.experiments[-MAX_ROWS:]
@@ -55,14 +49,18 @@ def page(history: History, *, title: str, base: str, diffs: Mapping[str, str]) -
         base=base,
         session=session,
         ended=history.ended,
-        figures=_figures(history),
+        figures=_figures(history, found),
         # Our own drawing: matplotlib escapes the texts in it.
         chart=Markup(picture[picture.index("<svg") :]),
-        kept=[(step, _gain(step), _diff(diffs.get(step.experiment.commit, ""))) for step in shown],
+        kept=[(step, _diff(diffs.get(step.experiment.commit, ""))) for step in shown],
         kept_cut=len(kept) - len(shown),
         experiments=experiments[::-1],
         experiments_cut=len(history.experiments) - len(experiments),
         failures=failures(history),
+        sure=[(topic, clean(sentence, MAX_SENTENCE)) for topic, sentence in facts(history, found)]
+        if found is not None and found.spent.repeats
+        else [],
+        unconfirmed=found is not None and found.unconfirmed,
         settings=session.settings,
         adjustments=session.adjustments,
         reproduce=reproduce_commands(session),
@@ -71,7 +69,7 @@ def page(history: History, *, title: str, base: str, diffs: Mapping[str, str]) -
     )
 
 
-def _figures(history: History) -> list[tuple[str, str, str]]:
+def _figures(history: History, found: Trust | None) -> list[tuple[str, str, str]]:
     """The big numbers: name, value, and a remark."""
     baseline, best = history.baseline, history.best
     before = baseline.metric if baseline else None
@@ -80,20 +78,19 @@ def _figures(history: History) -> list[tuple[str, str, str]]:
     gain, share = number(None), ""
     if before is not None and after is not None:
         gain, share = f"{history.session.direction.gain(before, after):.4g}", percent(before, after)
+    confirmed = []
+    if found is not None and found.verified is not None:
+        value, _, remark = gain_text(found.gain, found.noise).partition(" ") if found.gain else (number(None), "", "")
+        confirmed = [("Not confirmed" if found.unconfirmed else "Confirmed gain", value, remark.strip("()"))]
     return [
         ("Baseline", number(before), clean(history.session.metric, 40)),
         ("Best", number(after), f"experiment {best.number}" if best else ""),
         ("Gain", gain, share if history.kept else "nothing kept"),
+        *confirmed,
         ("Kept", str(counts[Status.KEEP]), f"of {max(0, len(history.experiments) - 1)} tried"),
         ("Crashed", str(counts[Status.CRASH]), f"{counts[Status.DISCARD]} discarded"),
         ("Time", duration(elapsed_s(history)), "hours:minutes"),
     ]
-
-
-def _gain(step: Step) -> str:
-    if step.gain is None:
-        return number(None)
-    return f"{step.gain:+.4g}" + (f" ({step.share})" if step.share else "")
 
 
 def _diff(diff: str) -> list[tuple[str, str]]:

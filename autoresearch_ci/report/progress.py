@@ -7,6 +7,7 @@ from typing import Final
 
 from autoresearch_ci.experiment import History, Status
 from autoresearch_ci.report.markdown import cell, duration, number
+from autoresearch_ci.report.trust import noise_text, trust
 
 RECENT: Final = 5
 
@@ -24,7 +25,11 @@ def progress_report(history: History, *, now: dt.datetime) -> str:
         lines.append(f"**Best so far:** {number(best.metric)} (iteration {best.number}, commit {best.label})")
     if best is not None and baseline is not None and best.metric is not None and baseline.metric is not None:
         lines.append(f"**vs. Baseline:** {change(baseline.metric, best.metric)}")
-    lines += [f"**Iterations:** {done} completed / {limit}", f"**Time elapsed:** {duration(elapsed)}", ""]
+    lines += [f"**Iterations:** {done} completed / {limit}", f"**Time elapsed:** {duration(elapsed)}"]
+    if (found := trust(history)) is not None:
+        repeats = f"{found.spent.repeats} of {found.spent.runs} runs were repeats"
+        lines.append(f"**Noise of one reading:** {noise_text(history, found.noise)} · {repeats}")
+    lines.append("")
     lines += [
         f"**Recent results (last {RECENT}):**",
         "| Iter | Commit | Metric | Status | Change |",

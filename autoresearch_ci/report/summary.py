@@ -9,10 +9,22 @@ from itertools import pairwise
 from typing import Final
 
 from autoresearch_ci.experiment import Category, Experiment, History, Status
-from autoresearch_ci.report.markdown import cell, number
+from autoresearch_ci.report import again
+from autoresearch_ci.report.markdown import NO_VALUE, cell, number
 from autoresearch_ci.report.progress import change
+from autoresearch_ci.report.trust import (
+    KEEP_HEADINGS,
+    Trust,
+    ablations,
+    facts,
+    gain_text,
+    keep_rows,
+    near_misses,
+    trust,
+)
 
 MAX_ROWS: Final = 50
+MAX_SENTENCE: Final = 1000  # of our own sentences, which bound what they quote
 NEAR_MISS: Final = 3  # how many discards close to the incumbent are named
 SMALL_GAIN: Final = 0.001  # of the metric: what two runs of the same script commonly differ by
 OUT_OF_MEMORY: Final = re.compile(r"out of memory|\bOOM\b", re.IGNORECASE)  # a bare table says it in the description
@@ -34,7 +46,11 @@ def summary(history: History) -> str:
     ]
     if history.ended:
         lines.append(f"**Stopped because:** {cell(history.ended)}")
-    lines += ["", *_results(history), "", *_improvements(history), "", *_failures(history), "", *_next_steps(history)]
+    found = trust(history)
+    lines += ["", *_results(history, found), ""]
+    if found is not None:
+        lines += [*_sure(history, found), ""]
+    lines += [*_improvements(history), "", *_failures(history), "", *_next_steps(history, found)]
     return "\n".join(lines) + "\n"
 
 
@@ -60,13 +76,45 @@ def _budget(seconds: float | None) -> str:
     return f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:.4g} minutes"
 
 
-def _results(history: History) -> list[str]:
+def _results(history: History, found: Trust | None) -> list[str]:
     baseline, best = history.baseline, history.best
     lines = ["## Results", "", "| Baseline metric | Best metric | Improvement | Best commit |", "|---|---|---|---|"]
     before = baseline.metric if baseline else None
     after = best.metric if best else None
     gained = change(before, after) if before is not None and after is not None else "—"
-    return [*lines, f"| {number(before)} | {number(after)} | {gained} | {cell(best.label) if best else '—'} |"]
+    lines.append(f"| {number(before)} | {number(after)} | {gained} | {cell(best.label) if best else '—'} |")
+    if found is None or found.verified is None:
+        return lines
+    said = "Not confirmed" if found.unconfirmed else "Confirmed gain"
+    gain = "no fresh reading of both commits" if found.gain is None else gain_text(found.gain, found.noise)
+    return [*lines, "", f"**{said}:** {gain}"]
+
+
+def _sure(history: History, found: Trust) -> list[str]:
+    """What the readings themselves say about the result: noise, confirmed gain, and what was run again for it."""
+    lines = ["## How sure this is", ""]
+    lines += [f"- **{topic}:** {cell(sentence, MAX_SENTENCE)}" for topic, sentence in facts(history, found)]
+    lines += _table("Keeps by evidence", KEEP_HEADINGS, keep_rows(history, found))
+    lines += _table("What was run again, and why", again.HEADINGS, again.rows(history))
+    rows = [
+        (
+            each.experiment.label,
+            NO_VALUE if each.loss is None else gain_text(each.loss, found.noise),
+            each.note or ("could not be measured" if each.loss is None else "yes" if each.matters else "no longer"),
+            each.experiment.description,
+        )
+        for each in ablations(history, found)
+    ]
+    return lines + _table("Ablation", ("Without", "Loss", "Does it matter", "Description"), rows)
+
+
+def _table(heading: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of plain text under a heading of the third level; nothing where there are none."""
+    if not rows:
+        return []
+    shown = [f"| {' | '.join(cell(value) for value in row)} |" for row in rows[:MAX_ROWS]]
+    table = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *shown]
+    return ["", f"### {heading}", "", *table, *_and_more(len(rows))]
 
 
 def _improvements(history: History) -> list[str]:
@@ -105,20 +153,26 @@ def _and_more(count: int) -> list[str]:
     return ["", f"… and {count - MAX_ROWS} more in the results file."] if count > MAX_ROWS else []
 
 
-def _next_steps(history: History) -> list[str]:
-    steps = _steps(history)
+def _next_steps(history: History, found: Trust | None) -> list[str]:
+    steps = _steps(history, found)
     return ["## Recommended Next Steps", "", *(f"- {step}" for step in steps)]
 
 
-def _steps(history: History) -> list[str]:
+def _steps(history: History, found: Trust | None) -> list[str]:
     """Three to five recommendations, each from what this session found; the most specific first."""
     after = [e for e in history.experiments if e.number > 0]
-    steps = [*_go_on(history), *_near_misses(history), *_untouched(after), *_crashes(after), *_doubt(history)]
+    rest = [*_untouched(after), *_crashes(after)]
+    if found is not None and found.noise.degrees:
+        steps = [*_by_evidence(history, found), *_go_on(history), *rest]
+    else:
+        steps = [*_go_on(history), *_near_misses(history), *rest, *_doubt(history)]
     general = [
         f"Run on, from where it stands: `autoresearch-ci run --tag {cell(history.session.tag)}`."
         if history.session.tag
         else "Run on, with a larger number of iterations.",
-        "Measure the baseline and the best commit again, a few times each and in turn, before merging.",
+        "Measure the baseline and the best commit again, a few times each and in turn, before merging."
+        if found is None or found.verified is None
+        else "Measure on another machine too: what pays on this one may not pay there.",
         "Try a longer time budget: what pays in a short run may not pay in a long one.",
     ]
     return [*steps[:4], *general][: max(3, min(5, len(steps) + 1))]
@@ -132,6 +186,21 @@ def _go_on(history: History) -> list[str]:
         if last.status is Status.KEEP:
             steps.append(f"Go on with {cell(name)}: its last step ({cell(last.description)}) was still a gain.")
     return steps[:2]
+
+
+def _by_evidence(history: History, found: Trust) -> list[str]:
+    """What the readings leave open: a gain that was not confirmed, keeps that no longer matter, discards that were close."""
+    steps = []
+    if found.unconfirmed:
+        steps.append("Do not merge on the numbers alone: the gain was not confirmed. More `verify-runs` say more.")
+    idle = [each.experiment for each in ablations(history, found) if not each.matters]
+    if idle:
+        named = ", ".join(cell(e.label) for e in idle[:NEAR_MISS])
+        steps.append(f"Leave out what no longer matters ({named}): `autoresearch-ci finalize --drop`.")
+    missed = near_misses(history)[:NEAR_MISS]
+    if missed:
+        steps.append(f"Try the near misses again, or together: {'; '.join(cell(e.description) for e in missed)}.")
+    return steps
 
 
 def _near_misses(history: History) -> list[str]:

@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 
-from autoresearch_ci.experiment import Category, Direction, Experiment, History, Session, Status, Verdict
+from autoresearch_ci.experiment import (
+    Category,
+    Direction,
+    Ending,
+    Evidence,
+    Experiment,
+    History,
+    Measurement,
+    Purpose,
+    Reading,
+    Recheck,
+    Run,
+    Session,
+    Status,
+    Verdict,
+)
 
 START = dt.datetime(2026, 11, 22, 22, 0, tzinfo=dt.UTC)
 
@@ -33,3 +49,64 @@ def history(*rows: tuple[float | None, Status], direction: Direction = Direction
     return History(
         session=session, experiments=tuple(experiment(n, m, s) for n, (m, s) in enumerate(rows)), ended=ended
     )
+
+
+def measurement(commit: str, metric: float | None, disturbed: str = "") -> Measurement:
+    """One run of `commit`; None: it gave no reading."""
+    run = Run(ending=Ending.EXITED, exit_code=0 if metric is not None else 1, wall_s=300.0)
+    return Measurement(
+        commit=commit, seed=42, run=run, reading=Reading(metric=metric), log="0000.log", disturbed=disturbed
+    )
+
+
+def measured(
+    number: int, own: tuple[float, ...], status: Status, *, incumbent: tuple[float, ...] = (), **values: object
+) -> Experiment:
+    """An experiment with runs of its own, and those of the incumbent that it was compared with; its metric is their mean."""
+    made = experiment(number, sum(own) / len(own), status, **values)
+    runs = [measurement(made.commit, value) for value in own] + [measurement(made.parent, v) for v in incumbent]
+    return replace(made, measurements=tuple(runs))
+
+
+def by_evidence(status: Status, gain: float, error: float, *, needed: float = 0.02, runs: int = 2) -> Verdict:
+    """A verdict with the numbers that decided; against three runs of the incumbent."""
+    evidence = Evidence(
+        gain=gain, standard_error=error, needed=needed, runs=runs, incumbent_runs=3, noise=error, degrees=4
+    )
+    return Verdict(status=status, reason=f"better by {gain:.3g}, after {runs} runs against 3", evidence=evidence)
+
+
+def recheck(
+    purpose: Purpose,
+    reference: tuple[str, tuple[float | None, ...]],
+    subject: tuple[str, tuple[float | None, ...]],
+    **values: object,
+) -> Recheck:
+    """Fresh runs of two commits: each with its readings."""
+    runs = tuple(measurement(commit, value) for commit, readings in (reference, subject) for value in readings)
+    made = Recheck(
+        purpose=purpose, reference=reference[0], subject=subject[0], wanted=len(reference[1]), measurements=runs
+    )
+    return replace(made, **values)  # type: ignore[arg-type]
+
+
+def noisy(*rechecks: Recheck, direction: Direction = Direction.MINIMIZE) -> History:
+    """A session whose readings differ: two keeps, the first by evidence and the second at once, a near miss and a discard."""
+    keep, discard = Status.KEEP, Status.DISCARD
+    made = history(direction=direction, ended="max-iterations reached")
+    return replace(
+        made,
+        experiments=(
+            measured(0, (1.0, 1.02), keep),
+            measured(1, (0.94, 0.96), keep, incumbent=(1.01,), verdict=by_evidence(keep, 0.06, 0.01)),
+            measured(2, (0.945,), discard, incumbent=(0.95,), verdict=by_evidence(discard, 0.012, 0.01, runs=1)),
+            measured(3, (1.2,), discard, verdict=by_evidence(discard, -0.25, 0.01, runs=1)),
+            measured(4, (0.9,), keep, verdict=by_evidence(keep, 0.05, 0.01, runs=1)),
+        ),
+        rechecks=rechecks,
+    )
+
+
+BASE, FIRST, BEST = (f"{number + 1:040x}" for number in (0, 1, 4))  # of `noisy`: the baseline and its two keeps
+CONFIRMED = recheck(Purpose.VERIFY, (BASE, (1.0, 1.01, 1.02)), (BEST, (0.9, 0.92, 0.91)))
+NOT_CONFIRMED = recheck(Purpose.VERIFY, (BASE, (1.0, 1.01, 1.02)), (BEST, (1.0, 1.01, 1.015)))

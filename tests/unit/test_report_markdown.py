@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from autoresearch_ci.report.markdown import cell, clean, duration, number
+from autoresearch_ci.report.markdown import cell, clean, duration, number, rounded
 
 NASTY = st.lists(
     st.sampled_from([*"@#|<>&`[]!\\*_~$:/-\n\r\t\x1b;", "gh-", "www.", "a", "1", "\u202e", "\u200b", "\u2028"])
@@ -88,3 +88,13 @@ def test_numbers(value: float | None, shown: str) -> None:
 def test_durations(seconds: float, shown: str) -> None:
     """A duration is hours and minutes, also beyond a day, and never negative."""
     assert duration(seconds) == shown
+
+
+def test_rounded_to_what_is_known() -> None:
+    """As many decimals as the error has two digits; no negative zero; the plain form where decimals would say nothing."""
+    assert rounded(0.0022, 0.0123456, -0.000001) == ("0.0123", "0.0000")
+    assert rounded(30.0, 1234.5) == ("1234",)
+    assert rounded(0.0, 0.123456789) == ("0.123457",)
+    assert rounded(1e-12, 1e-11) == ("1e-11",)
+    assert rounded(1.0, 1e300) == ("1e+300",)
+    assert rounded(float("inf"), 1.0) == ("1",)

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoresearch_ci.experiment import History, Status, Verdict
+from autoresearch_ci.experiment import History, Purpose, Status, Verdict
 from autoresearch_ci.report.page import page
 
-from .histories import history
+from .histories import BASE, BEST, CONFIRMED, NOT_CONFIRMED, history, noisy, recheck
 
 K, D, C = Status.KEEP, Status.DISCARD, Status.CRASH
 ROWS = history((1.0, K), (1.2, D), (0.9, K), (None, C), (0.8, K), ended="max-iterations reached")
@@ -88,6 +88,24 @@ def test_a_long_diff_is_cut() -> None:
     assert "… and 602 more lines" in text
 
 
+def test_how_sure_it_is_is_on_it() -> None:
+    """The confirmed gain, its evidence and the noise; a gain that was not confirmed says so; a bare table says neither."""
+    sure = Tags(made(noisy(CONFIRMED))).text
+    assert "Confirmed gain 0.100 95 % CI 0.083 to 0.117, 3 runs of each" in sure
+    assert "Noise of one reading standard deviation 0.0094" in sure
+    assert "+0.060 ± 0.010 (5.94 %)" in sure
+    assert "not confirmed" not in sure
+    assert "One run per experiment" not in sure
+    unsure = Tags(made(noisy(NOT_CONFIRMED))).text
+    assert "not confirmed The base and the best were measured again" in unsure
+    assert "Not confirmed 0.002" in unsure
+    failed = Tags(made(noisy(recheck(Purpose.VERIFY, (BASE, (1.0,)), (BEST, (None,)))))).text
+    assert "Not confirmed —" in failed
+    bare = Tags(made()).text
+    assert "One run per experiment" in bare
+    assert "onfirmed" not in bare
+
+
 def test_nothing_kept_and_nothing_at_all() -> None:
     """Sessions without keeps, without a baseline and without experiments have a page that says so."""
     for rows in (history(), history((1.0, K), (1.1, D)), history((None, C)), history((1.0, K))):
@@ -115,6 +133,11 @@ def test_no_text_makes_a_tag(words: str) -> None:
     plain = dataclasses.replace(ROWS, session=dataclasses.replace(ROWS.session, settings={"a": "b"}))
     session = dataclasses.replace(ROWS.session, settings={nasty: nasty}, metric=nasty)
     text = made(History(session=session, experiments=changed, ended=nasty), title=nasty)
+    moved = recheck(Purpose.MACHINE, (BASE, (1.0,)), (BEST, (0.9,)), note=nasty)
+    sure = dataclasses.replace(
+        noisy(moved), experiments=tuple(dataclasses.replace(e, description=nasty) for e in noisy().experiments)
+    )
+    assert "<script" not in made(sure, title=nasty)
     chart = re.compile(r"<svg.*</svg>", re.DOTALL)  # its identifiers hang on its texts
     assert "<script" not in text
     assert Tags(chart.sub("", text)).seen == Tags(chart.sub("", made(plain))).seen

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoresearch_ci.experiment import Category, Direction, History, Status, Verdict
-from autoresearch_ci.report.pull_request import Files, body, diff_lines, failures, reproduce_commands, steps, title
+from autoresearch_ci.experiment import Category, Direction, History, Purpose, Status, Verdict
+from autoresearch_ci.report.commands import reproduce_commands
+from autoresearch_ci.report.pull_request import Files, body, diff_lines, failures, steps, title, unconfirmed
 
-from .histories import experiment, history
+from .histories import BASE, BEST, CONFIRMED, NOT_CONFIRMED, experiment, history, measured, noisy, recheck
 
 K, D, C = Status.KEEP, Status.DISCARD, Status.CRASH
 FILES = Files(summary="reports/autoresearch-summary.md", results="results.tsv", chart="autoresearch.svg")
@@ -106,6 +107,46 @@ def test_small_gains_are_named() -> None:
     assert "gained less" not in text(ROWS)
 
 
+def test_a_confirmed_gain_is_the_headline() -> None:
+    """With its interval and the number of runs, in the title and the first line, beside what the search saw."""
+    made = noisy(CONFIRMED)
+    assert title(made) == (
+        "autoresearch/nov22: val_bpb gain 0.100 (95 % CI 0.083 to 0.117, 3 runs of each), "
+        "best single reading 1.01 → 0.9, 2 of 4 kept"
+    )
+    said = text(made)
+    assert said.startswith("**val_bpb: confirmed gain 0.100 (95 % CI 0.083 to 0.117, 3 runs of each)**")
+    assert "While searching: 1.01 → 0.9 (-10.9 %), best single reading 0.9; 2 changes kept of 4 tried" in said
+    assert "- **Noise of one reading:** standard deviation 0.0094" in said
+    assert "One run per experiment" not in said
+    assert "| 0.95 | +0.060 ± 0.010 (5.94 %) |" in said
+    assert not unconfirmed(made)
+
+
+def test_a_gain_that_was_not_confirmed_is_said_first() -> None:
+    """The title and the verdict begin with it, and the pull request is to be a draft."""
+    made = noisy(NOT_CONFIRMED)
+    assert title(made).startswith("not confirmed: autoresearch/nov22: val_bpb gain 0.002 (95 % CI -0.0")
+    assert text(made).startswith("**Not confirmed: val_bpb gain 0.002 (95 % CI -0.0")
+    assert "it is not certain that this is an improvement at all." in text(made)
+    assert unconfirmed(made)
+    failed = noisy(recheck(Purpose.VERIFY, (BASE, (1.0,)), (BEST, (None,))))
+    assert title(failed) == "not confirmed: autoresearch/nov22: val_bpb 1.01 → 0.9 (-10.9 %), 2 of 4 kept"
+    assert text(failed).startswith("**Not confirmed: val_bpb**: the fresh runs gave no reading of both")
+    assert unconfirmed(failed)
+
+
+def test_without_repeats_nothing_is_claimed() -> None:
+    """One run per experiment is said where that is so; a bare table and a session of single runs read as ever."""
+    once = dataclasses.replace(ROWS, experiments=(measured(0, (1.0,), K), measured(1, (0.9999,), K)))
+    assert "One run per experiment on cpu, 300 s of training each." in text(once)
+    assert "1 of 1 kept changes gained less than 0.1 %" in text(once)
+    assert "One run per experiment on cpu" in text(ROWS)
+    for made in (once, ROWS, noisy()):
+        assert not unconfirmed(made)
+        assert "confirmed" not in title(made)
+
+
 def test_nothing_kept() -> None:
     """A session that kept nothing says so and has no table of keeps and no diagram."""
     made = text(history((1.0, K), (1.1, D)))
@@ -137,6 +178,24 @@ def test_failures_by_category() -> None:
         (Category.TRAINING, 2, 1, "worse (2×), exit code 1 (1×)"),
         (Category.OTHER, 1, 0, "no change (1×)"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("worse by 0.0012, after 1 run against 3", "worse"),
+        ("better by 1e-05 only, after 12 runs against 18", "better, but too little"),
+        ("better by 0.01, which is not enough to be sure (0.02 is), after 4 runs against 6",
+         "better, which is not enough to be sure"),
+        ("exit code 1: killed by -9", "exit code 1: killed"),
+        ("killed by the memory limit", "killed by the memory limit"),
+    ],
+)  # fmt: skip
+def test_reasons_are_counted_without_their_numbers(reason: str, kind: str) -> None:
+    """Discards for the same reason are one reason, however many runs each took."""
+    made = experiment(1, 1.1, D, verdict=Verdict(status=D, reason=reason))
+    [(_, _, _, top)] = failures(dataclasses.replace(ROWS, experiments=(ROWS.experiments[0], made)))
+    assert top == f"{kind} (1×)"
 
 
 def test_the_diagram_has_no_exponents() -> None:
@@ -175,7 +234,13 @@ def test_the_body_is_never_too_long(anything: str, often: str, size: int) -> Non
         tag=nasty,
         training_script=nasty,
     )
-    made = text(History(session=session, experiments=many, ended=nasty), base=nasty)
+    bare = text(History(session=session, experiments=many, ended=nasty), base=nasty)
+    assert len(bare) < 60_000
+    known = noisy(CONFIRMED, recheck(Purpose.MACHINE, (BASE, (1.0,)), (BEST, (0.9,)), note=nasty))
+    kept = tuple(dataclasses.replace(e, number=n, description=nasty) for n, e in enumerate(known.experiments * 100))
+    history = dataclasses.replace(known, session=session, ended=nasty, experiments=(known.experiments[0], *kept))
+    made = text(history, base=nasty)
+    assert "Near misses" in made
     assert len(made) < 60_000
     assert "more in [results.tsv]" in made
 
@@ -191,7 +256,13 @@ def test_descriptions_do_nothing(words: str) -> None:
     )
     session = dataclasses.replace(ROWS.session, settings={nasty: nasty})
     made = text(dataclasses.replace(ROWS, session=session, experiments=changed))
-    assert "@octocat" not in made
-    assert "fixes #1" not in made
-    assert "<img" not in made
+    moved = recheck(Purpose.MACHINE, (BASE, (1.0,)), (BEST, (0.9,)), note=nasty)
+    missed = tuple(dataclasses.replace(e, description=nasty) for e in noisy().experiments)
+    sure = text(dataclasses.replace(noisy(CONFIRMED, moved), experiments=missed))
+    for shown in (made, sure):
+        assert "@octocat" not in shown
+        assert "fixes #1" not in shown
+        assert "<img" not in shown
     assert len(made.splitlines()) == len(text(on_github(ROWS)).splitlines())
+    plain = noisy(CONFIRMED, dataclasses.replace(moved, note="x"))
+    assert len(sure.splitlines()) == len(text(plain).splitlines())

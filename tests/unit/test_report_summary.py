@@ -3,10 +3,22 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import replace
 
-from autoresearch_ci.experiment import Category, History, Status, Verdict
+from autoresearch_ci.experiment import Category, History, Purpose, Status, Verdict
 from autoresearch_ci.report.progress import change, progress_report
 from autoresearch_ci.report.summary import MAX_ROWS, summary
-from tests.unit.histories import START, experiment, history
+from tests.unit.histories import (
+    BASE,
+    BEST,
+    CONFIRMED,
+    FIRST,
+    NOT_CONFIRMED,
+    START,
+    experiment,
+    history,
+    measured,
+    noisy,
+    recheck,
+)
 
 KEEP, DISCARD, CRASH = Status.KEEP, Status.DISCARD, Status.CRASH
 SOME = history((1.0, KEEP), (0.9, KEEP), (1.2, DISCARD), (None, CRASH), (0.8, KEEP), ended="enough")
@@ -83,6 +95,59 @@ def test_a_bare_table_says_no_more_than_it_knows() -> None:
     assert "2 of 2 experiments crashed" in found
 
 
+def test_how_sure_it_is() -> None:
+    """Noise, confirmed gain, keeps by evidence, what was run again and why, and the ablation: after the results."""
+    ablation = recheck(Purpose.ABLATE, (BEST, (0.9, 0.91)), ("a" * 40, (0.9, 0.91)), reverted=FIRST)
+    failed = recheck(Purpose.ABLATE, (BEST, (0.9,)), ("b" * 40, (None,)), reverted=BEST)
+    text = summary(noisy(CONFIRMED, ablation, failed))
+    headings = [line for line in text.splitlines() if line.startswith("##")]
+    assert headings[:6] == [
+        "## Results",
+        "## How sure this is",
+        "### Keeps by evidence",
+        "### What was run again, and why",
+        "### Ablation",
+        "## Top Improvements (kept commits)",
+    ]
+    assert "\n**Confirmed gain:** 0.100 (95 % CI 0.0" in text
+    assert "\n- **Noise of one reading:** standard deviation " in text
+    assert "| 1 | 0000000 | +0.060 ± 0.010 | 0.020 | 2 | 3 | better |" in text
+    assert "| baseline | 2 | 0 | to know the noise |" in text
+    assert "| ablate, without 0000000 | 2 | 2 | whether a kept commit still matters |" in text
+    assert "2 runs of each) | no longer | KNOB 1 → 2 |" in text
+    assert "| 0000000 | — | could not be measured | KNOB 4 → 5 |" in text
+
+
+def test_a_bare_table_is_not_called_sure_or_unsure() -> None:
+    """Nothing is claimed of what was not measured."""
+    for claim in ("How sure", "onfirmed", "Noise"):
+        assert claim not in summary(SOME)
+
+
+def test_evidence_replaces_guesses_in_the_next_steps() -> None:
+    """What was not confirmed, what no longer matters and near misses by their readings; not by the size of a gain."""
+    ablation = recheck(Purpose.ABLATE, (BEST, (0.9, 0.91)), ("a" * 40, (0.9, 0.91)), reverted=FIRST)
+    found = "\n".join(steps(noisy(NOT_CONFIRMED, ablation)))
+    assert "the gain was not confirmed" in found
+    assert "Leave out what no longer matters (0000000)" in found
+    assert "Try the near misses again, or together: KNOB 2 → 3." in found
+    small = measured(1, (0.9999, 0.9998), KEEP)
+    exact = with_experiments(measured(0, (1.0, 1.0), KEEP), replace(small, measurements=small.measurements[:1]))
+    assert not any("kept gains are below" in step for step in steps(exact))
+    once = with_experiments(measured(0, (1.0,), KEEP), replace(small, measurements=small.measurements[:1]))
+    assert any("1 of 1 kept gains are below" in step for step in steps(once))
+    failed = recheck(Purpose.VERIFY, (BASE, (1.0,)), (BEST, (None,)))
+    assert "**Not confirmed:** no fresh reading of both commits" in summary(noisy(failed))
+
+
+def test_progress_has_the_noise_and_the_repeats() -> None:
+    """One line, where anything was measured."""
+    report = progress_report(noisy(), now=START)
+    assert "**Noise of one reading:** standard deviation " in report
+    assert "· 4 of 9 runs were repeats\n" in report
+    assert "Noise" not in progress_report(SOME, now=START)
+
+
 def test_nothing_kept_is_said() -> None:
     """A normal night: no change was better."""
     text = summary(history((1.0, KEEP), (1.1, DISCARD)))
@@ -92,12 +157,20 @@ def test_nothing_kept_is_said() -> None:
 
 def test_descriptions_cannot_write_markdown() -> None:
     """What a script or a model called its change stays text."""
-    evil = experiment(1, 0.9, KEEP, description="@everyone fixes #1 | <img src=x> `code`\n# heading")
-    text = summary(with_experiments(SOME.experiments[0], evil))
-    assert "@everyone" not in text
-    assert "fixes #1" not in text
-    assert "<img" not in text
-    assert "\n# heading" not in text
+    words = "@everyone fixes #1 | <img src=x> `code`\n# heading"
+    evil = experiment(1, 0.9, KEEP, description=words)
+    sure = noisy(recheck(Purpose.MACHINE, (BASE, (1.0,)), (BEST, (0.9,)), note=words))
+    missed = replace(
+        sure,
+        experiments=tuple(
+            replace(e, description=words, verdict=replace(e.verdict, reason=words)) for e in sure.experiments
+        ),
+    )
+    for text in (summary(with_experiments(SOME.experiments[0], evil)), summary(missed)):
+        assert "@everyone" not in text
+        assert "fixes #1" not in text
+        assert "<img" not in text
+        assert "\n# heading" not in text
 
 
 def test_a_long_session_is_cut_with_a_count() -> None:
