@@ -10,6 +10,9 @@ from autoresearch_ci.report.markdown import clean
 
 HEADINGS: Final = ("What", "Its runs", "Runs of what it is compared with", "Why")
 MAX_NOTE: Final = 160
+NEAR_MISS: Final = (
+    "near-miss"  # the parameter with the number of an experiment that is tried again, as session.py sets it
+)
 WHY: Final = {
     Purpose.VERIFY: "base against best, before the pull request",
     Purpose.ABLATE: "whether a kept commit still matters",
@@ -52,8 +55,9 @@ def spent(history: History) -> Spent:
     runs = candidates = incumbents = disturbed = 0
     for experiment in history.experiments:
         runs += len(experiment.measurements)
-        if len(experiment.measurements) > 1:
-            candidates += max(0, len(_own(experiment)) - 1)
+        if len(experiment.measurements) > 1 or NEAR_MISS in experiment.parameters:
+            first = 0 if NEAR_MISS in experiment.parameters else 1  # a near miss had its first run before
+            candidates += max(0, len(_own(experiment)) - first)
             incumbents += len(_of_the_incumbent(experiment))
         disturbed += sum(bool(m.disturbed) for m in experiment.measurements)
     beside = sum(len(recheck.measurements) for recheck in history.rechecks)
@@ -66,10 +70,10 @@ def rows(history: History) -> list[tuple[str, ...]]:
     found = []
     for experiment in history.experiments:
         own, others = _own(experiment), _of_the_incumbent(experiment)
-        if len(own) > 1 or others:
+        if len(own) > 1 or others or NEAR_MISS in experiment.parameters:
             name = "baseline" if experiment.number == 0 else f"experiment {experiment.number}"
             found.append((name, str(len(own)), str(len(others)), _why(experiment)))
-    return found + [_recheck(recheck) for recheck in history.rechecks]
+    return found + [_recheck(recheck) for recheck in history.rechecks if recheck.measurements]
 
 
 def _own(experiment: Experiment) -> list[Measurement]:
@@ -83,12 +87,16 @@ def _of_the_incumbent(experiment: Experiment) -> list[Measurement]:
 
 def _why(experiment: Experiment) -> str:
     disturbed = next((m.disturbed for m in experiment.measurements if m.disturbed), "")
+    verdict = f"{experiment.status.value}: {clean(experiment.verdict.reason, MAX_NOTE)}"
     if experiment.number == 0:
         why = "to know the noise"
+    elif NEAR_MISS in experiment.parameters:
+        missed = clean(str(experiment.parameters[NEAR_MISS]), 20)
+        why = f"experiment {missed} was a near miss; {verdict}"
     elif experiment.verdict.evidence is not None:
-        why = f"one reading was not enough; {experiment.status.value}: {clean(experiment.verdict.reason, MAX_NOTE)}"
+        why = f"one reading was not enough; {verdict}"
     else:
-        why = f"{experiment.status.value}: {clean(experiment.verdict.reason, MAX_NOTE)}"
+        why = verdict
     return f"disturbed: {clean(disturbed, MAX_NOTE)}; {why}" if disturbed else why
 
 

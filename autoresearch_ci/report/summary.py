@@ -25,6 +25,7 @@ from autoresearch_ci.report.trust import (
 
 MAX_ROWS: Final = 50
 MAX_SENTENCE: Final = 1000  # of our own sentences, which bound what they quote
+MAX_DROPPED: Final = 10  # commits in one command
 NEAR_MISS: Final = 3  # how many discards close to the incumbent are named
 SMALL_GAIN: Final = 0.001  # of the metric: what two runs of the same script commonly differ by
 OUT_OF_MEMORY: Final = re.compile(r"out of memory|\bOOM\b", re.IGNORECASE)  # a bare table says it in the description
@@ -100,7 +101,7 @@ def _sure(history: History, found: Trust) -> list[str]:
         (
             each.experiment.label,
             NO_VALUE if each.loss is None else gain_text(each.loss, found.noise),
-            each.note or ("could not be measured" if each.loss is None else "yes" if each.matters else "no longer"),
+            each.answer,
             each.experiment.description,
         )
         for each in ablations(history, found)
@@ -195,8 +196,8 @@ def _by_evidence(history: History, found: Trust) -> list[str]:
         steps.append("Do not merge on the numbers alone: the gain was not confirmed. More `verify-runs` say more.")
     idle = [each.experiment for each in ablations(history, found) if not each.matters]
     if idle:
-        named = ", ".join(cell(e.label) for e in idle[:NEAR_MISS])
-        steps.append(f"Leave out what no longer matters ({named}): `autoresearch-ci finalize --drop`.")
+        words = [cell(history.session.tag), *(cell(e.label) for e in idle)][: 1 + MAX_DROPPED]
+        steps.append(f"Leave out what no longer matters: `autoresearch-ci finalize --tag {' --drop '.join(words)}`.")
     missed = near_misses(history)[:NEAR_MISS]
     if missed:
         steps.append(f"Try the near misses again, or together: {'; '.join(cell(e.description) for e in missed)}.")

@@ -57,6 +57,13 @@ class Ablation:
     def matters(self) -> bool:
         return self.loss is None or not self.loss.includes_zero
 
+    @property
+    def answer(self) -> str:
+        """Whether it matters, in a few words."""
+        if self.loss is None:
+            return clean(self.note, MAX_TEXT) or "could not be measured"
+        return ("yes" if self.matters else "no longer") + (f"; {clean(self.note, MAX_TEXT)}" if self.note else "")
+
 
 def trust(history: History) -> Trust | None:
     """None where nothing was measured: a bare results.tsv."""

@@ -129,7 +129,7 @@ def test_evidence_replaces_guesses_in_the_next_steps() -> None:
     ablation = recheck(Purpose.ABLATE, (BEST, (0.9, 0.91)), ("a" * 40, (0.9, 0.91)), reverted=FIRST)
     found = "\n".join(steps(noisy(NOT_CONFIRMED, ablation)))
     assert "the gain was not confirmed" in found
-    assert "Leave out what no longer matters (0000000)" in found
+    assert "`autoresearch-ci finalize --tag nov22 --drop 0000000`." in found
     assert "Try the near misses again, or together: KNOB 2 → 3." in found
     small = measured(1, (0.9999, 0.9998), KEEP)
     exact = with_experiments(measured(0, (1.0, 1.0), KEEP), replace(small, measurements=small.measurements[:1]))

@@ -184,6 +184,28 @@ def test_what_was_run_again() -> None:
     assert again.spent(alone).text == "3, none of them a repeat"
 
 
+def test_a_near_miss_tried_again_is_a_repeat() -> None:
+    """Its script had a reading already: every run of it counts, with the experiment that it repeats."""
+    missed = measured(2, (0.97,), DISCARD, verdict=by_evidence(DISCARD, 0.012, 0.01, runs=1))
+    once_more = measured(
+        3, (0.96,), KEEP, fingerprint="f2", parameters={"near-miss": 2}, verdict=by_evidence(KEEP, 0.03, 0.01)
+    )
+    made = only(measured(0, (1.0,), KEEP), missed, once_more)
+    assert again.rows(made) == [
+        ("experiment 3", "1", "0", "experiment 2 was a near miss; keep: better by 0.03, after 2 runs against 3")
+    ]
+    assert again.spent(made).text == "1 of 3 were repeats: 1 of the candidate"
+    assert near_misses(made) == []
+
+
+def test_an_ablation_that_cannot_be_made_is_no_run() -> None:
+    """It has its reason, and is not among what was run again."""
+    note = "it cannot be taken out alone: later keeps build on it"
+    made = noisy(recheck(Purpose.ABLATE, (BEST, ()), (BEST, ()), reverted=FIRST, note=note))
+    assert [each.answer for each in ablations(made, known(made))] == [note]
+    assert not any("ablate" in row[0] for row in again.rows(made))
+
+
 def test_disturbed_runs_are_named() -> None:
     """Why a reading did not count, and how many did not."""
     again_run = measured(1, (0.9, 0.91), DISCARD, verdict=Verdict(status=DISCARD, reason="no change"))
@@ -220,7 +242,14 @@ def test_ablations_name_what_no_longer_matters() -> None:
     assert "each of the 1 that could be measured still matters" in said(noisy(needed))["Without one kept commit"]
     failed = recheck(Purpose.ABLATE, (BEST, (0.9,)), (without, (None,)), reverted=FIRST, note="it crashed")
     assert said(noisy(failed))["Without one kept commit"] == "nothing could be measured"
-    assert ablations(noisy(failed), known(noisy(failed)))[0].loss is None
+    assert [(each.loss, each.answer) for each in ablations(noisy(failed), known(noisy(failed)))] == [
+        (None, "it crashed")
+    ]
+    some = noisy(replace(idle, note="interrupted after 3 of 5 runs of each"), replace(failed, reverted=BEST, note=""))
+    assert [each.answer for each in ablations(some, known(some))] == [
+        "no longer; interrupted after 3 of 5 runs of each",
+        "could not be measured",
+    ]
     older = replace(idle, reference=FIRST)
     assert "Without one kept commit" not in said(noisy(older))
     seven = [measured(n, (0.9,), KEEP) for n in range(1, 8)]
