@@ -21,6 +21,8 @@ CHART_FILE: Final = "autoresearch-chart.svg"  # its name on the branch and besid
 SIZE: Final = (10.0, 5.2)  # inches
 MAX_POINTS: Final = 1000  # of each kind: more cannot be told apart, and every point costs about 100 bytes of SVG
 MAX_LABELS: Final = 8
+MAX_TITLE: Final = 130
+WIDE_TITLE: Final = 90  # characters of large type that fit above the axes
 INK, FAINT, KEEP, CRASH, GRID = "#24292f", "#8c959f", "#1a7f37", "#cf222e", "#d8dee4"
 
 
@@ -113,7 +115,9 @@ def _draw(axes: Axes, history: History) -> None:
         )  # fmt: skip
     _draw_keeps(axes, history)
     better = "lower" if session.direction is Direction.MINIMIZE else "higher"
-    axes.set_title(clean(headline(history), 110), loc="left", fontsize=11, color=INK, fontweight="bold", pad=12)
+    title = clean(headline(history), MAX_TITLE)
+    size = 11.0 if len(title) <= WIDE_TITLE else 8.0
+    axes.set_title(title, loc="left", fontsize=size, color=INK, fontweight="bold", pad=12)
     axes.set_xlabel("experiment", color=INK)
     axes.set_ylabel(f"{clean(session.metric, 40)} ({better} is better)", color=INK)
     last = history.experiments[-1].number if history.experiments else 1

@@ -10,7 +10,7 @@ import pytest
 from autoresearch_ci.experiment import Direction, Status
 from autoresearch_ci.report.chart import chart, headline, limits, percent, thinned
 
-from .histories import history
+from .histories import NOT_CONFIRMED, history, noisy
 
 K, D, C = Status.KEEP, Status.DISCARD, Status.CRASH
 SMALL = history((0.9979, K), (1.01, D), (0.98, K), (None, C), (1e9, D), (0.97, K))
@@ -43,6 +43,11 @@ def test_what_is_written_on_it() -> None:
         assert text in seen
     most = dataclasses.replace(SMALL, session=dataclasses.replace(SMALL.session, direction=Direction.MAXIMIZE))
     assert "val_bpb (higher is better)" in words(chart(most))
+
+
+def test_its_title_is_no_more_sure_than_the_pull_request() -> None:
+    """A picture travels without its text."""
+    assert "not confirmed: autoresearch/nov22: val_bpb gain 0.002" in words(chart(noisy(NOT_CONFIRMED)))
 
 
 @pytest.mark.parametrize("direction", Direction)
