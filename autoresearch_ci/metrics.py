@@ -14,6 +14,7 @@ from autoresearch_ci.experiment import Reading
 
 MEMORY_NAME: Final = "peak_vram_mb"
 MAX_NUMBERS: Final = 64  # other numbers remembered per run; a script may print any amount of lines
+LARGEST: Final = 1e100  # a metric beyond it has diverged, and the squares of such numbers do not fit a float any more
 MAX_LINE: Final = 300  # characters of the last line that are quoted as the reason of a crash
 
 # ASCII digits only: float() would also read full-width digits, underscores and hexadecimal, which no log means.
@@ -29,7 +30,7 @@ def read(log: str, metric: str, pattern: str | None = None) -> Reading:
     """The reading of a log.
 
     `pattern` replaces the `name: number` form for the metric alone; its one group holds the number. A value that is not
-    finite (`nan`, `inf`, `1e999`) is passed over. `out_of_memory` is judged by the messages of CUDA and MPS.
+    finite (`nan`, `inf`, `1e999`) or beyond 1e100 is passed over. `out_of_memory` is judged by the messages of CUDA and MPS.
     """
     text = log.replace("\r", "\n")
     numbers: dict[str, float] = {}
@@ -52,7 +53,7 @@ def _last(text: str, pattern: str) -> float | None:
     for match in re.finditer(pattern, text):
         if match[1] is not None and re.fullmatch(_NUMBER, match[1].strip()):
             value = float(match[1])
-            last = value if math.isfinite(value) else last
+            last = value if abs(value) <= LARGEST else last
     return last
 
 

@@ -33,7 +33,7 @@ def test_upstream_block_is_read() -> None:
 
 def test_last_finite_value_counts() -> None:
     """A later value replaces an earlier one, and one that is not finite is passed over."""
-    assert metrics.read("m: 3\nm: 2\nm: nan\nm: inf\nm: 1e999\n", "m").metric == 2
+    assert metrics.read("m: 3\nm: 2\nm: nan\nm: inf\nm: 1e999\nm: -1e101\n", "m").metric == 2
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_any_log_is_read(log: str) -> None:
     assert all(math.isfinite(value) for value in reading.numbers.values())
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False))
+@given(st.floats(-metrics.LARGEST, metrics.LARGEST))
 def test_any_printed_float_comes_back(value: float) -> None:
     """What Python prints for a float is read as that float."""
     assert metrics.read(f"noise\nm: {value!r}\nmore noise\n", "m").metric == value
