@@ -53,7 +53,8 @@ class Ending(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out-of-memory"  # killed by the memory limit; the script's own OOM errors are in its log
     INTERRUPTED = "interrupted"
-    STOPPED = "stopped"  # stopped early by us, because it could not win; the run's `stopped_because` says why
+    STOPPED = "stopped"  # by us, because nothing good could come any more; `stopped_because` says why
+    HOPELESS = "hopeless"  # by us, because it stayed far behind the incumbent; `stopped_because` says how far
 
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -80,7 +81,7 @@ class Run:
 
     `wall_s`: seconds from start to end. `peak_memory_mb`: highest memory of the container or process tree, None where the
     platform cannot tell. `exit_code`: None when the process was killed by us. `cpu_s`: CPU seconds of the whole tree, None where
-    the platform cannot tell. `stopped_because`: one line when the ending is `stopped`.
+    the platform cannot tell. `stopped_because`: one line when the ending is `stopped` or `hopeless`.
     """
 
     ending: Ending
@@ -124,8 +125,8 @@ class Measurement:
 
     @property
     def counts(self) -> bool:
-        """Whether the reading is evidence: a finite metric of a run that was not disturbed."""
-        return self.reading.metric is not None and not self.disturbed
+        """Whether the reading is evidence: a finite metric of a run that came to its end and was not disturbed."""
+        return self.reading.metric is not None and not self.disturbed and self.run.ending is not Ending.HOPELESS
 
     @property
     def memory_gb(self) -> float | None:

@@ -30,6 +30,8 @@ def crash_reason(measurement: Measurement, metric: str, *, last_reading_counts: 
         return "out of memory" + (said if reading.out_of_memory else ": killed by the memory limit")
     if run.ending is Ending.TIMEOUT and not last_reading_counts:
         return f"killed after {run.wall_s:.0f} s: it did not stop by itself"
+    if run.ending is Ending.STOPPED:
+        return run.stopped_because
     if run.ending is Ending.EXITED and run.exit_code != 0:
         return f"exit code {run.exit_code}{said}"
     if reading.metric is None:

@@ -9,13 +9,14 @@ import datetime as dt
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
 from autoresearch_ci import metrics, source
 from autoresearch_ci.console import Console
-from autoresearch_ci.experiment import Experiment, History, Measurement, Recheck, Run, Session
+from autoresearch_ci.early_stop import Curve, Watch
+from autoresearch_ci.experiment import Ending, Experiment, History, Measurement, Recheck, Run, Session
 from autoresearch_ci.journal import Journal
 
 SEED: Final = 42  # of every run, where nothing is run twice: candidate and incumbent then differ by the change alone
@@ -84,6 +85,7 @@ class Rules:
     timeout_s: float
     last_reading_counts: bool
     metric_pattern: str | None
+    early_stop: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,10 +107,19 @@ class Runs:
         return history
 
     def measure(
-        self, session: Session, *, commit: str, log: str, seed: int, number: int, description: str, command: str = ""
+        self,
+        session: Session,
+        *,
+        commit: str,
+        log: str,
+        seed: int,
+        number: int,
+        description: str,
+        command: str = "",
+        rival: Curve = (),
     ) -> Measurement:
         """One run of `commit` in a fresh export, and its reading. `log`: its name in the journal. `number` and `description` tell
-        other terminals what is running. `command` replaces the session's."""
+        other terminals what is running. `command` replaces the session's. `rival`: the curve that this run has to beat, if any."""
         path = self.journal.log_path(log)
         path.unlink(missing_ok=True)  # a killed run's log must never be read as this one's
         self.journal.running(number, description, self.now())
@@ -123,10 +134,30 @@ class Runs:
                 timeout_s=self.rules.timeout_s,
                 log=path,
             )
-            run = self.executor.run(request, self.interrupt)
+            watch = Watch(
+                self.interrupt,
+                path,
+                session.metric,
+                direction=session.direction,
+                pattern=self.rules.metric_pattern,
+                rival=rival or None,
+            )
+            run = self.executor.run(request, watch)
+        if watch.stopped_because and run.ending is Ending.INTERRUPTED and not self.interrupt.requested():
+            ending = Ending.HOPELESS if watch.hopeless else Ending.STOPPED
+            run = replace(run, ending=ending, stopped_because=watch.stopped_because)
+        watch.finish()
         reading = metrics.read(self.journal.read_log(log), session.metric, self.rules.metric_pattern)
         fingerprint = source.fingerprint(self.workspace.script(commit))
-        return Measurement(commit=commit, seed=seed, run=run, reading=reading, log=log, fingerprint=fingerprint)
+        return Measurement(
+            commit=commit,
+            seed=seed,
+            run=run,
+            reading=reading,
+            log=log,
+            fingerprint=fingerprint,
+            curve=watch.curve if self.rules.early_stop else (),
+        )
 
 
 def _name(tag: str, log: str) -> str:

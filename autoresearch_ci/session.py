@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Final, Protocol
 
 from autoresearch_ci import results, source
+from autoresearch_ci.early_stop import Curve
 from autoresearch_ci.errors import BaselineError, ProposerError
 from autoresearch_ci.experiment import (
     Category,
@@ -127,7 +128,8 @@ class Loop:
         number, started = len(history.experiments), self.runs.now()
         with self.runs.console.group(f"Experiment {number}: {proposal.description}"):
             commit = self._commit(history, proposal, number)
-            measurements = [self._run(history, number, commit, proposal, [], 0)]
+            rival = next((m.curve for m in reversed(incumbent.measurements) if m.commit == incumbent.commit), ())
+            measurements = [self._run(history, number, commit, proposal, [], 0, rival)]
             if out_of_memory(measurements[0]) and (smaller := self._relieved(proposal)):
                 self.runs.console.info("out of memory: once more with half the device batch")
                 proposal = smaller
@@ -154,6 +156,8 @@ class Loop:
         crashed = next((r for m in measurements if m.commit == commit and (r := self._crash_reason(history, m))), "")
         if crashed:
             return Verdict(status=Status.CRASH, reason=crashed)
+        if measurements[-1].run.ending is Ending.HOPELESS:
+            return Verdict(status=Status.DISCARD, reason=measurements[-1].run.stopped_because)
         candidate = _values(measurements, commit)
         again = _values(measurements, incumbent.commit)
         before = self._readings.compared(incumbent.commit)
@@ -279,7 +283,14 @@ class Loop:
         return self.runs.workspace.commit(incumbent.commit, proposal.script, message)
 
     def _run(
-        self, history: History, number: int, commit: str, proposal: Proposal, before: list[Measurement], turn: int
+        self,
+        history: History,
+        number: int,
+        commit: str,
+        proposal: Proposal,
+        before: list[Measurement],
+        turn: int,
+        rival: Curve = (),
     ) -> Measurement:
         """One run within an experiment. The n-th runs of candidate and incumbent get the same seed, every other run its own."""
         seed = SEED if self.baseline_runs == 1 else SEED + SEEDS_PER_EXPERIMENT * number + turn
@@ -290,6 +301,7 @@ class Loop:
             seed=seed,
             number=number,
             description=proposal.description,
+            rival=rival,
         )
 
     def _crash_reason(self, history: History, measurement: Measurement) -> str:
@@ -316,7 +328,7 @@ class Loop:
             description=proposal.description,
             category=proposal.category,
             verdict=verdict,
-            metric=None if crashed else fmean(values) if len(set(values)) > 1 else values[0],
+            metric=None if crashed else _mean(values) if values else own[-1].reading.metric,
             memory_gb=None if crashed else max(memory, default=None),
             rationale=proposal.rationale,
             proposer=proposal.proposer,
@@ -339,6 +351,11 @@ class Loop:
         elapsed = (self.runs.now() - self.began).total_seconds()
         runs = 1 + (self.reserved_runs if history.incumbent is not history.baseline else 0)
         return reason_to_stop(history, self.limits, elapsed_s=elapsed, next_s=runs * longest)
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    """Equal readings are that reading: a mean of them may differ in the last digit."""
+    return fmean(values) if len(set(values)) > 1 else values[0]
 
 
 def _values(measurements: list[Measurement], commit: str) -> tuple[float, ...]:

@@ -220,6 +220,7 @@ def _runs(console: Console, opened: Opened, place: Place, signals: Signals) -> R
         timeout_s=settings.timeout_s,
         last_reading_counts=settings.at_timeout == "last-reading",
         metric_pattern=settings.metric_pattern,
+        early_stop=settings.early_stop,
     )
     return Runs(
         rules=rules,

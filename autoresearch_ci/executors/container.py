@@ -36,7 +36,7 @@ from autoresearch_ci.executors.owner import Owner
 from autoresearch_ci.experiment import Ending, Run
 
 if TYPE_CHECKING:
-    from autoresearch_ci.session import Interrupt, RunRequest
+    from autoresearch_ci.runs import Interrupt, RunRequest
 
 RUN_USER: Final = "65532:65532"  # the images' `runner`: a uid that owns nothing on any host
 

@@ -32,7 +32,7 @@ from autoresearch_ci.executors.process_tree import KILL_TIMEOUT_S, MARKER, Proce
 from autoresearch_ci.experiment import Ending, Run
 
 if TYPE_CHECKING:
-    from autoresearch_ci.session import Interrupt, RunRequest
+    from autoresearch_ci.runs import Interrupt, RunRequest
 
 GRACE_S: Final = 10.0  # from SIGTERM to SIGKILL
 TICK_S: Final = 0.1  # between two looks at the clock, the interrupt and the memory

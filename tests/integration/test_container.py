@@ -26,7 +26,7 @@ from autoresearch_ci.executors.container import ContainerExecutor
 from autoresearch_ci.executors.image import Image
 from autoresearch_ci.executors.owner import Owner
 from autoresearch_ci.experiment import Ending, Run
-from autoresearch_ci.session import RunRequest
+from autoresearch_ci.runs import RunRequest
 
 SESSION = "container-tests"
 MEMORY = 256 * 2**20

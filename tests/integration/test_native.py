@@ -18,7 +18,7 @@ import pytest
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors.native import NativeExecutor
 from autoresearch_ci.experiment import Ending, Run
-from autoresearch_ci.session import RunRequest
+from autoresearch_ci.runs import RunRequest
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the scripts use POSIX sessions and signals")
 
@@ -361,7 +361,7 @@ def test_what_a_dead_session_left_is_killed_and_removed(bench: Bench) -> None:
     program = f"""
 from pathlib import Path
 from autoresearch_ci.executors.native import NativeExecutor
-from autoresearch_ci.session import RunRequest
+from autoresearch_ci.runs import RunRequest
 class Never:
     def requested(self): return False
 scratch, cache, tree, log, python = map(Path, {paths!r})
