@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
 from autoresearch_ci import metrics, source
+from autoresearch_ci.conditions import Conditions, disturbance
 from autoresearch_ci.console import Console
 from autoresearch_ci.early_stop import Curve, Watch
 from autoresearch_ci.experiment import Ending, Experiment, History, Measurement, Recheck, Run, Session
@@ -21,6 +23,8 @@ from autoresearch_ci.journal import Journal
 
 SEED: Final = 42  # of every run, where nothing is run twice: candidate and incumbent then differ by the change alone
 SEEDS_PER_EXPERIMENT: Final = 1000
+MAX_DISTURBED: Final = 2  # runs in a row that are made again; a machine that is always busy is as it is
+USUAL_RUNS: Final = 50  # how many of the last runs say what is usual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,8 @@ class Runs:
     console: Console
     interrupt: Interrupt
     now: Callable[[], dt.datetime]
+    conditions: Conditions = field(default_factory=Conditions)
+    _usual: deque[Measurement] = field(default_factory=lambda: deque(maxlen=USUAL_RUNS))
 
     def save(self, history: History, made: Experiment | Recheck, table: str) -> History:
         """Makes what is journaled already durable elsewhere: refs, then a push beside what comes next. The history."""
@@ -111,15 +117,56 @@ class Runs:
         session: Session,
         *,
         commit: str,
-        log: str,
+        log: Callable[[int], str],
         seed: int,
         number: int,
         description: str,
         command: str = "",
         rival: Curve = (),
+    ) -> list[Measurement]:
+        """A run of `commit`, as often as it takes to be undisturbed: the last one counts, those before it do not.
+
+        `log`: the name in the journal of the n-th of these runs, n from 0. `number` and `description` tell other terminals what
+        is running. `command` replaces the session's. `rival`: the curve that this run has to beat, if any. After
+        MAX_DISTURBED disturbed runs the machine is taken as it is.
+        """
+        made: list[Measurement] = []
+        while True:
+            measurement = self._measure(
+                session,
+                commit=commit,
+                log=log(len(made)),
+                seed=seed,
+                number=number,
+                description=description,
+                command=command,
+                rival=rival,
+            )
+            made.append(measurement)
+            same_code = [m for m in self._usual if m.commit == commit]
+            spoilt = ""
+            if measurement.reading.metric is not None and not command:
+                spoilt = disturbance(measurement.conditions, measurement.reading, tuple(self._usual), same_code)
+            if not spoilt or len(made) > MAX_DISTURBED:
+                if not command:  # another command has another load, and other steps
+                    self._usual.append(measurement)
+                return made
+            self.console.warning(f"disturbed, so it is run again: {spoilt}")
+            made[-1] = replace(measurement, disturbed=spoilt)
+
+    def _measure(
+        self,
+        session: Session,
+        *,
+        commit: str,
+        log: str,
+        seed: int,
+        number: int,
+        description: str,
+        command: str,
+        rival: Curve,
     ) -> Measurement:
-        """One run of `commit` in a fresh export, and its reading. `log`: its name in the journal. `number` and `description` tell
-        other terminals what is running. `command` replaces the session's. `rival`: the curve that this run has to beat, if any."""
+        """One run in a fresh export, and its reading."""
         path = self.journal.log_path(log)
         path.unlink(missing_ok=True)  # a killed run's log must never be read as this one's
         self.journal.running(number, description, self.now())
@@ -142,7 +189,9 @@ class Runs:
                 pattern=self.rules.metric_pattern,
                 rival=rival or None,
             )
+            before = self.conditions.begin()
             run = self.executor.run(request, watch)
+            conditions = self.conditions.end(before, run)
         if watch.stopped_because and run.ending is Ending.INTERRUPTED and not self.interrupt.requested():
             ending = Ending.HOPELESS if watch.hopeless else Ending.STOPPED
             run = replace(run, ending=ending, stopped_because=watch.stopped_because)
@@ -156,6 +205,7 @@ class Runs:
             reading=reading,
             log=log,
             fingerprint=fingerprint,
+            conditions=conditions,
             curve=watch.curve if self.rules.early_stop else (),
         )
 

@@ -107,7 +107,7 @@ class Loop:
         measurements: list[Measurement] = []
         with self.runs.console.group("Baseline"):
             for turn in range(self.baseline_runs):
-                measurements.append(self._run(history, 0, commit, proposal, measurements, turn))
+                measurements += self._run(history, 0, commit, proposal, measurements, turn)
                 if measurements[-1].run.ending is Ending.INTERRUPTED:
                     return None
                 reason = self._crash_reason(history, measurements[-1])
@@ -129,12 +129,12 @@ class Loop:
         with self.runs.console.group(f"Experiment {number}: {proposal.description}"):
             commit = self._commit(history, proposal, number)
             rival = next((m.curve for m in reversed(incumbent.measurements) if m.commit == incumbent.commit), ())
-            measurements = [self._run(history, number, commit, proposal, [], 0, rival)]
-            if out_of_memory(measurements[0]) and (smaller := self._relieved(proposal)):
+            measurements = self._run(history, number, commit, proposal, [], 0, rival)
+            if out_of_memory(measurements[-1]) and (smaller := self._relieved(proposal)):
                 self.runs.console.info("out of memory: once more with half the device batch")
                 proposal = smaller
                 commit = self._commit(history, proposal, number)
-                measurements.append(self._run(history, number, commit, proposal, measurements, 0))
+                measurements += self._run(history, number, commit, proposal, measurements, 0)
             while True:
                 if measurements[-1].run.ending is Ending.INTERRUPTED:
                     return None
@@ -145,8 +145,8 @@ class Loop:
                     f"again, the {'incumbent' if verdict.incumbent else 'candidate'}: {verdict.reason}"
                 )
                 whose = incumbent.commit if verdict.incumbent else commit
-                turn = sum(m.commit == whose for m in measurements)
-                measurements.append(self._run(history, number, whose, proposal, measurements, turn))
+                turn = sum(m.commit == whose and not m.disturbed for m in measurements)
+                measurements += self._run(history, number, whose, proposal, measurements, turn)
         return self._as_experiment(number, proposal, measurements, incumbent.commit, started, verdict)
 
     def _verdict(
@@ -291,13 +291,16 @@ class Loop:
         before: list[Measurement],
         turn: int,
         rival: Curve = (),
-    ) -> Measurement:
-        """One run within an experiment. The n-th runs of candidate and incumbent get the same seed, every other run its own."""
+    ) -> list[Measurement]:
+        """One run within an experiment, and those before it that were disturbed.
+
+        The n-th runs of candidate and incumbent get the same seed, every other run its own.
+        """
         seed = SEED if self.baseline_runs == 1 else SEED + SEEDS_PER_EXPERIMENT * number + turn
         return self.runs.measure(
             history.session,
             commit=commit,
-            log=self.runs.journal.log_name(number, len(before) + 1),
+            log=lambda again: self.runs.journal.log_name(number, len(before) + 1 + again),
             seed=seed,
             number=number,
             description=proposal.description,

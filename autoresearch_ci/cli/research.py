@@ -15,9 +15,10 @@ from autoresearch_ci.cli.environment import Place, environment
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.cli.signals import Signals
 from autoresearch_ci.cli.wiring import Opened
+from autoresearch_ci.conditions import Conditions, moved
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import MachineError, SettingsError
-from autoresearch_ci.experiment import Ending, History, Session
+from autoresearch_ci.experiment import Ending, History, Scalar, Session
 from autoresearch_ci.judge import Rule
 from autoresearch_ci.noise import verification
 from autoresearch_ci.proposers.knobs import halve_batch
@@ -54,7 +55,7 @@ def run_session(
                 _prepare(call.console, opened, place, signals)
             runs = _runs(call.console, opened, place, signals)
             loop = _loop(opened, runs, _proposer(opened, history), began)
-            history = loop.research(history)
+            history = loop.research(history, moved=moved(history, runs.conditions.fixed))
             if finalize_after and not signals.requested():
                 history = check(runs, opened.settings, history, began)
         if signals.requested():
@@ -230,7 +231,14 @@ def _runs(console: Console, opened: Opened, place: Place, signals: Signals) -> R
         console=console,
         interrupt=signals,
         now=_now,
+        conditions=Conditions(_fixed(place)),
     )
+
+
+def _fixed(place: Place) -> dict[str, Scalar]:
+    """What must be the same for two readings to be compared."""
+    detected = place.detection
+    return {"device": detected.name, "executor": place.kind, "torch": detected.torch, "python": detected.python}
 
 
 def _loop(opened: Opened, runs: Runs, proposer: Proposer, began: dt.datetime) -> Loop:

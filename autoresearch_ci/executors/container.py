@@ -22,7 +22,6 @@ from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors.engine import one_line, talking
 from autoresearch_ci.executors.image import Image
 from autoresearch_ci.executors.log import DEFAULT_CAP_BYTES, CappedLog
-from autoresearch_ci.executors.memory import PeakMemory
 from autoresearch_ci.executors.mounts import (
     CACHE,
     HOME,
@@ -33,6 +32,7 @@ from autoresearch_ci.executors.mounts import (
     mounts,
 )
 from autoresearch_ci.executors.owner import Owner
+from autoresearch_ci.executors.usage import Usage
 from autoresearch_ci.experiment import Ending, Run
 
 if TYPE_CHECKING:
@@ -200,14 +200,14 @@ class ContainerExecutor:
                 with talking("to start a run"):
                     container.start()
                 waiting = pool.submit(container.wait, timeout=plan.timeout_s + GRACE_S + SETTLE_S)
-                memory = PeakMemory(container)
-                ending, exit_code = _follow(container, plan, started, waiting, reading, memory)
+                usage = Usage(container)
+                ending, exit_code = _follow(container, plan, started, waiting, reading, usage)
                 wall_s = time.monotonic() - started
                 settled(reading)
             finally:
                 with suppress(OSError, DockerException):
                     output.close()  # ends the reading thread also when the engine hangs
-        return Run(ending=ending, exit_code=exit_code, wall_s=wall_s, peak_memory_mb=memory.peak_mb)
+        return Run(ending=ending, exit_code=exit_code, wall_s=wall_s, peak_memory_mb=usage.peak_mb, cpu_s=usage.cpu_s)
 
     @contextmanager
     def _container(self, plan: _Plan) -> Iterator[Container]:
@@ -275,12 +275,12 @@ def _follow(
     started: float,
     waiting: Future[Any],
     reading: Future[None],
-    memory: PeakMemory,
+    usage: Usage,
 ) -> tuple[Ending, int | None]:
     """Waits for the end of a started run, or brings it about; how it ended, and its exit code when that was its own."""
     ending, deadline = Ending.EXITED, started + plan.timeout_s
     while not waiting.done():
-        memory.sample()
+        usage.sample()
         if reading.done():
             reading.result()  # raises when the log cannot be written: the run would wait for a reader for ever
         if plan.interrupted():

@@ -31,6 +31,9 @@ from autoresearch_ci.executors.log import DEFAULT_CAP_BYTES, CappedLog
 from autoresearch_ci.executors.process_tree import KILL_TIMEOUT_S, MARKER, ProcessTree, adopt_orphans, kill_marked
 from autoresearch_ci.experiment import Ending, Run
 
+if sys.platform != "win32":
+    import resource
+
 if TYPE_CHECKING:
     from autoresearch_ci.runs import Interrupt, RunRequest
 
@@ -105,7 +108,7 @@ class NativeExecutor:
             arguments = self._arguments(request, variables["PATH"])
             _protect(request.tree)
             tree = ProcessTree(variables[MARKER], adopting=self._adopting)
-            started = time.monotonic()
+            cpu_s, started = _children_cpu_s(), time.monotonic()
             process = _start(arguments, request.tree / request.directory, variables)
             tree.root = process.pid
             assert process.stdout is not None
@@ -123,6 +126,7 @@ class NativeExecutor:
             exit_code=process.returncode if ending is Ending.EXITED else None,
             wall_s=wall_s,
             peak_memory_mb=watch.peak_bytes / 2**20 if watch.peak_bytes else None,
+            cpu_s=None if cpu_s is None else (_children_cpu_s() or 0.0) - cpu_s,
         )
 
     def _arguments(self, request: RunRequest, path: str) -> list[str]:
@@ -157,6 +161,14 @@ class NativeExecutor:
             yield folder
         finally:
             _remove(folder)
+
+
+def _children_cpu_s() -> float | None:
+    """CPU seconds of all our children that have ended: a run's difference is its own, and some milliseconds of git beside it."""
+    if sys.platform == "win32":
+        return None
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _start(arguments: list[str], directory: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:

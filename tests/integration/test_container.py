@@ -21,7 +21,7 @@ from docker.models.containers import Container
 
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors import container as container_module
-from autoresearch_ci.executors import memory
+from autoresearch_ci.executors import usage
 from autoresearch_ci.executors.container import ContainerExecutor
 from autoresearch_ci.executors.image import Image
 from autoresearch_ci.executors.owner import Owner
@@ -397,8 +397,8 @@ def test_peak_memory_is_measured_from_outside(
 ) -> None:
     """The highest memory is told although it was given back: from the control group, or from the engine."""
     if from_engine:
-        monkeypatch.setattr(memory, "CGROUP_ROOT", tmp_path)
-        monkeypatch.setattr(memory, "STATS_INTERVAL_S", 0.3)
+        monkeypatch.setattr(usage, "CGROUP_ROOT", tmp_path)
+        monkeypatch.setattr(usage, "STATS_INTERVAL_S", 0.3)
     run, _ = bench.run("import time; b = bytearray(100 * 2**20); time.sleep(3); del b; time.sleep(1)")
     assert run.peak_memory_mb is not None
     assert 100 <= run.peak_memory_mb < 160

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch_ci.executors import memory
+from autoresearch_ci.executors import usage
 
 CONTAINER = "c0ffee" * 10
 
@@ -14,8 +14,8 @@ CONTAINER = "c0ffee" * 10
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that stands for `/`."""
-    monkeypatch.setattr(memory, "CGROUP_ROOT", tmp_path / "sys/fs/cgroup")
-    monkeypatch.setattr(memory, "PROC_ROOT", tmp_path / "proc")
+    monkeypatch.setattr(usage, "CGROUP_ROOT", tmp_path / "sys/fs/cgroup")
+    monkeypatch.setattr(usage, "PROC_ROOT", tmp_path / "proc")
     (tmp_path / "proc/77").mkdir(parents=True)
     return tmp_path
 
@@ -34,11 +34,11 @@ def test_the_group_of_a_container_is_found(machine: Path, lines: str, folder: st
     stat = machine / "sys/fs/cgroup" / folder / "memory.stat"
     stat.parent.mkdir(parents=True)
     stat.write_text("anon 100\nfile 5000\nshmem 20\n")
-    found = memory.memory_stat_file(77, CONTAINER)
+    found = usage.memory_stat_file(77, CONTAINER)
     assert found == stat
-    assert memory.read_memory_bytes(found) == 120
+    assert usage.read_memory_bytes(found) == 120
     stat.unlink()
-    assert memory.read_memory_bytes(found) is None
+    assert usage.read_memory_bytes(found) is None
 
 
 def test_the_group_of_another_process_is_not_taken_for_it(machine: Path) -> None:
@@ -46,8 +46,8 @@ def test_the_group_of_another_process_is_not_taken_for_it(machine: Path) -> None
     (machine / "proc/77/cgroup").write_text("0::/user.slice\n")
     (machine / "sys/fs/cgroup/user.slice").mkdir(parents=True)
     (machine / "sys/fs/cgroup/user.slice/memory.stat").write_text("anon 100\n")
-    assert memory.memory_stat_file(77, CONTAINER) is None
-    assert memory.memory_stat_file(78, CONTAINER) is None
+    assert usage.memory_stat_file(77, CONTAINER) is None
+    assert usage.memory_stat_file(78, CONTAINER) is None
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_the_group_of_another_process_is_not_taken_for_it(machine: Path) -> None
 )
 def test_the_page_cache_is_not_counted(stat: dict[str, int], used: int | None) -> None:
     """What a script holds counts, shared memory and files in memory too; what the kernel caches of disks does not."""
-    assert memory.memory_bytes(stat) == used
+    assert usage.memory_bytes(stat) == used

@@ -1,4 +1,4 @@
-"""The memory of a running container: from its control group (versions 1 and 2), else from the engine."""
+"""What a running container uses: from its control group (versions 1 and 2), else from the engine."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ PROC_ROOT: Final = Path("/proc")
 STATS_INTERVAL_S: Final = 2.0  # an answer of the engine costs it some milliseconds
 
 
-class PeakMemory:
-    """The highest memory of a running container, by samples: from its control group, else from the engine."""
+class Usage:
+    """The highest memory and the CPU seconds of a running container, by samples: from its control group, else from the engine."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
         self._bytes: int | None = None
+        self.cpu_s: float | None = None
         self._next_stats = time.monotonic() + STATS_INTERVAL_S
         with talking("to describe a run"):
             container.reload()
         self._file = memory_stat_file(container.attrs["State"]["Pid"], str(container.id))
+        self._cpu_file = cpu_file(self._file) if self._file else None
 
     @property
     def peak_mb(self) -> float | None:
@@ -37,11 +39,13 @@ class PeakMemory:
         used: int | None = None
         if self._file is not None:
             used = read_memory_bytes(self._file)
+            self.cpu_s = (read_cpu_s(self._cpu_file) if self._cpu_file else None) or self.cpu_s
         elif time.monotonic() >= self._next_stats:
             self._next_stats = time.monotonic() + STATS_INTERVAL_S
             with talking("to measure a run"), suppress(NotFound):
                 stats: Any = self._container.stats(stream=False, one_shot=True)
                 used = memory_bytes(stats["memory_stats"].get("stats", {}))
+                self.cpu_s = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9 or self.cpu_s
         if used is not None:
             self._bytes = max(used, self._bytes or 0)
 
@@ -62,6 +66,26 @@ def memory_stat_file(pid: int, container_id: str) -> Path | None:
         if group is not None and container_id in group and (folder / group / "memory.stat").is_file():
             return folder / group / "memory.stat"
     return None
+
+
+def cpu_file(memory_stat: Path) -> Path | None:
+    """The file with the CPU time of the group whose `memory.stat` is given; None where there is none."""
+    group = memory_stat.parent
+    if (group / "cpu.stat").is_file():
+        return group / "cpu.stat"
+    of_version_1 = CGROUP_ROOT / "cpuacct" / group.relative_to(CGROUP_ROOT / "memory") / "cpuacct.usage"
+    return of_version_1 if of_version_1.is_file() else None
+
+
+def read_cpu_s(file: Path) -> float | None:
+    """CPU seconds, user and system, that a group has used; None when it is gone."""
+    try:
+        text = file.read_text()
+    except OSError:
+        return None
+    if file.name == "cpuacct.usage":
+        return int(text) / 1e9
+    return int(dict(line.split() for line in text.splitlines())["usage_usec"]) / 1e6
 
 
 def read_memory_bytes(stat_file: Path) -> int | None:
