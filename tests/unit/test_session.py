@@ -71,6 +71,7 @@ class FakeExecutor:
 
     def run(self, request: RunRequest, interrupt: Interrupt) -> Run:
         self.requests.append(request)
+        self.interrupt = interrupt
         text = self.workspace.scripts[self.workspace.exported]
         special = self.behave(text)
         if special is not None:
@@ -522,3 +523,59 @@ def test_near_misses_are_run_again_when_nothing_else_is_left(tmp_path: Path) -> 
     assert again.commit != history.experiments[1].commit
     assert len(history.experiments) == 3
     assert history.ended == NOTHING_LEFT
+
+
+def test_a_disturbed_run_is_made_again_and_does_not_count(tmp_path: Path) -> None:
+    """Fewer steps than usual at equal code: the run is journaled with its reason, and another one is judged."""
+    steps = iter([1000, 500, 1000, 1000])
+
+    def behave(text: str) -> tuple[Run, str]:
+        log = f"m: {text.split()[2]}\nnum_steps: {next(steps)}\n"
+        return Run(ending=Ending.EXITED, exit_code=0, wall_s=1.0), log
+
+    bench = Bench(tmp_path, FakeProposer(script(0.9)), baseline_runs=2, behave=behave)
+    history = bench.research()
+    first, spoilt, again = history.experiments[0].measurements
+    assert (first.disturbed, again.disturbed) == ("", "")
+    assert spoilt.disturbed == "500 steps, 1000 are usual with this script"
+    assert [m.log for m in (first, spoilt, again)] == ["00/0000-1.log", "00/0000-2.log", "00/0000-3.log"]
+    assert "disturbed, so it is run again" in bench.err.getvalue()
+    assert statuses(history) == ["keep", "keep"]
+
+
+def test_a_machine_that_is_always_disturbed_is_taken_as_it_is(tmp_path: Path) -> None:
+    """After two disturbed runs in a row the third one counts: nothing is run for ever."""
+    steps = itertools.chain([1000], itertools.repeat(500))
+
+    def behave(text: str) -> tuple[Run, str]:
+        return Run(ending=Ending.EXITED, exit_code=0, wall_s=1.0), f"m: 1.0\nnum_steps: {next(steps)}\n"
+
+    bench = Bench(tmp_path, FakeProposer(), baseline_runs=2, behave=behave)
+    runs = bench.research().experiments[0].measurements
+    assert [bool(m.disturbed) for m in runs] == [False, True, True, False]
+
+
+def watched(bench: Bench, text: str) -> Callable[[str], tuple[Run, str] | None]:
+    """A run that prints `text` and then waits to be interrupted."""
+
+    def behave(script: str) -> tuple[Run, str] | None:
+        if "0.5" not in script:
+            return None
+        request = bench.executor.requests[-1]
+        request.log.write_text(text)
+        assert bench.executor.interrupt.requested()
+        return Run(ending=Ending.INTERRUPTED, exit_code=None, wall_s=1.0), text
+
+    return behave
+
+
+def test_a_loss_that_is_no_number_is_stopped_and_a_crash(tmp_path: Path) -> None:
+    """The run is stopped at once, the reason is recorded, and the session goes on."""
+    bench = Bench(tmp_path, FakeProposer(script(0.5), script(0.9)))
+    bench.executor.behave = watched(bench, "step 1 | loss: nan | dt: 3\n")
+    history = bench.research()
+    stopped = history.experiments[1]
+    assert stopped.status is Status.CRASH
+    assert stopped.verdict.reason.startswith("the loss is not finite")
+    assert stopped.measurements[0].run.ending is Ending.STOPPED
+    assert statuses(history) == ["keep", "crash", "keep"]
