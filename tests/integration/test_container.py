@@ -392,16 +392,20 @@ def test_a_run_that_the_memory_limit_killed_says_so(bench: Bench, script: str) -
 
 
 @pytest.mark.parametrize("from_engine", [False, True])
-def test_peak_memory_is_measured_from_outside(
+def test_memory_and_cpu_time_are_measured_from_outside(
     bench: Bench, from_engine: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The highest memory is told although it was given back: from the control group, or from the engine."""
+    """The highest memory is told although it was given back, and the CPU time: from the control group, or from the engine."""
     if from_engine:
         monkeypatch.setattr(usage, "CGROUP_ROOT", tmp_path)
         monkeypatch.setattr(usage, "STATS_INTERVAL_S", 0.3)
-    run, _ = bench.run("import time; b = bytearray(100 * 2**20); time.sleep(3); del b; time.sleep(1)")
+    run, _ = bench.run(
+        "import time; b = bytearray(100 * 2**20)\nwhile time.process_time() < 1: pass\ntime.sleep(2.5); del b; time.sleep(1)"
+    )
     assert run.peak_memory_mb is not None
     assert 100 <= run.peak_memory_mb < 160
+    assert run.cpu_s is not None
+    assert 0.9 < run.cpu_s < 3
 
 
 def test_a_flood_of_output_is_capped_and_its_end_kept(bench: Bench) -> None:

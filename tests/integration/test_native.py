@@ -313,6 +313,22 @@ def test_too_much_memory_ends_a_run(tmp_path: Path) -> None:
     assert run.wall_s < 30
 
 
+def test_the_cpu_time_is_that_of_the_whole_tree(bench: Bench) -> None:
+    """What a run and its children burnt, whatever the wall clock says; sleeping is free."""
+    run = bench.run(
+        """
+        import subprocess, sys, time
+        burn = "import time\\nwhile time.process_time() < 0.5: pass"
+        subprocess.run([sys.executable, "-c", burn])
+        while time.process_time() < 0.5: pass
+        time.sleep(0.5)
+        """
+    )
+    assert run.exit_code == 0
+    assert run.cpu_s is not None
+    assert 0.9 < run.cpu_s < 2.0
+
+
 def test_the_peak_memory_is_that_of_the_run(bench: Bench) -> None:
     """The highest memory of the tree is measured, not the last, and not that of this process."""
     ballast = bytearray(b"x") * (400 * 2**20)
