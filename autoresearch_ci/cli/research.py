@@ -18,15 +18,14 @@ from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.conditions import Conditions, moved
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import MachineError, SettingsError
-from autoresearch_ci.experiment import Ending, History, Scalar, Session
+from autoresearch_ci.experiment import Ending, History, Purpose, Scalar, Session
 from autoresearch_ci.judge import Rule
-from autoresearch_ci.noise import verification
 from autoresearch_ci.proposers.knobs import halve_batch
 from autoresearch_ci.proposers.queue import QueueProposer
 from autoresearch_ci.proposers.search import SearchProposer
 from autoresearch_ci.runs import Rules, RunRequest, Runs
 from autoresearch_ci.session import Loop, Proposer
-from autoresearch_ci.settings import Loaded
+from autoresearch_ci.settings import Loaded, Settings
 from autoresearch_ci.stopping import Limits
 
 SEARCH_SEED: Final = 0
@@ -86,7 +85,7 @@ def finalize_session(call: Call) -> int:
 
 def _checked(call: Call, opened: Opened, history: History, signals: Signals, began: dt.datetime) -> History:
     """Measured again now, when it was not yet. A job that was cancelled has five minutes left: they are for the report."""
-    if not history.kept or opened.settings.verify_runs == 0 or verification(history) is not None:
+    if not _unmeasured(opened.settings, history):
         return history
     if call.environ.get("GITHUB_ACTIONS") == "true" and not history.ended:
         call.console.warning("not measured again: the job was cut off; `autoresearch-ci finalize` does it later")
@@ -98,6 +97,18 @@ def _checked(call: Call, opened: Opened, history: History, signals: Signals, beg
     except MachineError as error:
         call.console.warning(f"not measured again, because nothing can be run here: {error.message}")
         return history
+
+
+def _unmeasured(settings: Settings, history: History) -> bool:
+    """Whether something is wanted that was never measured for the commit that the session ended up with."""
+    best = history.best
+    wanted = {
+        Purpose.VERIFY: settings.verify_runs > 0,
+        Purpose.HOLDOUT: settings.holdout is not None,
+        Purpose.ABLATE: settings.ablate and len(history.kept) > 1,
+    }
+    made = {r.purpose for r in history.rechecks if best is not None and best.commit in (r.subject, r.reference)}
+    return bool(history.kept) and any(asked and purpose not in made for purpose, asked in wanted.items())
 
 
 def _place(call: Call, opened: Opened, *, native_when_no_container: bool = False) -> AbstractContextManager[Place]:

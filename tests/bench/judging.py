@@ -332,7 +332,7 @@ def wilson(hits: int, of: int) -> str:
 def row(name: str, outcomes: Sequence[Outcome], greedy: Sequence[Outcome], best: float) -> str:
     keeps, false_keeps = sum(o.keeps for o in outcomes), sum(o.false_keeps for o in outcomes)
     gain, half = mean([o.true_gain for o in outcomes])
-    true, claimed = sum(o.true_gain for o in outcomes), sum(o.claimed_gain for o in outcomes)
+    bias, bias_half = mean([o.claimed_gain - o.true_gain for o in outcomes])
     of_greedy = sum(o.false_keeps for o in greedy)
     covered = [o.covered for o in outcomes if o.covered is not None]
     cells = (
@@ -343,7 +343,9 @@ def row(name: str, outcomes: Sequence[Outcome], greedy: Sequence[Outcome], best:
         f"{false_keeps / of_greedy:.2f} ×" if of_greedy else "—",
         wilson(false_keeps, keeps),
         f"{statistics.fmean(o.repeats for o in outcomes):.0f}",
-        f"{(claimed - true) / true:+.0%}" if true > 0.05 * len(outcomes) else "—",
+        f"{bias / gain:+.0%} ± {bias_half / gain:.0%}"
+        if gain > half
+        else "—",  # of a gain that may be none there is no share
         wilson(sum(covered), len(covered)),
     )
     return f"| {' | '.join(cells)} |"
