@@ -98,6 +98,12 @@ def test_far_behind_is_hopeless() -> None:
         (tuple((50 + at / 10, 9.0) for at in range(3)), falling(1.0), "of readings that span too little time"),
         (falling(1.5)[:10], falling(1.0)[8:], "beside a rival whose first reading is later than half the time"),
         (falling(0.8, speed=0.3)[:10], falling(1.0), "that is slower and will be better"),
+        (falling(1.0, speed=0.6)[:10], falling(1.0), "that has more than half of the incumbent's speed"),
+        (
+            tuple((at, 1.25) for at in (40.0, 45.0, 50.0)),
+            falling(1.0, points=5),
+            "that is no worse than a rival read seldom",
+        ),
         ((*falling(1.5)[:9], (50.0, 1.1)), falling(1.0), "whose last reading is good"),
         ((), falling(1.0), "without a reading"),
         (falling(1.5)[:10], (), "without a rival"),
@@ -412,13 +418,21 @@ def test_of_a_flood_only_the_end_is_read(bench: Bench) -> None:
     assert bench.values == [4, 3]
 
 
+def test_where_a_flood_is_cut_no_half_line_is_read(bench: Bench) -> None:
+    """`val_bpb: 1` that is the end of `best_val_bpb: 1` is no reading."""
+    line = "val_bpb: 1\n"
+    bench.look("best_" + line + "\n" * (LOOK_BYTES - len(line)))
+    assert bench.values == []
+
+
 def test_an_endless_line_costs_nothing(bench: Bench) -> None:
     """A line that never ends is not kept, and the next one is read again."""
     for _ in range(20):
         assert not bench.look("loss: x" * 1000)
+    assert not bench.look(" | loss: nan | ")
     assert not bench.look("val_bpb: 1\n")
-    assert bench.look("loss: nan\n")
     assert bench.values == []
+    assert bench.look("loss: nan\n")
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
