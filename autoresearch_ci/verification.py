@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
+from autoresearch_ci import source
 from autoresearch_ci.experiment import Ending, Experiment, History, Measurement, Purpose, Recheck
 from autoresearch_ci.judge import crash_reason
 from autoresearch_ci.noise import Readings
@@ -39,27 +43,27 @@ def recheck(
                 note = f"only {pair} of {wanted} runs of each fitted the time that was left"
                 break
             made: list[Measurement] = []
+            interrupted = False
             for commit in commits:
-                measurement = runs.measure(
+                before = len(measurements) + len(made) + 1
+                again = runs.measure(
                     history.session,
                     commit=commit,
-                    log=runs.journal.recheck_log_name(number, len(measurements) + len(made) + 1),
+                    log=partial(_log_name, runs, number, before),
                     seed=FIRST_SEED + SEEDS_PER_EXPERIMENT * number + pair,
                     number=len(history.experiments),
                     description=f"{purpose.value} {commit[:7]}, run {pair + 1} of {wanted}",
                     command=command,
                 )
-                if measurement.run.ending is Ending.INTERRUPTED:
+                interrupted = again[-1].run.ending is Ending.INTERRUPTED
+                if interrupted:
                     break
-                made.append(measurement)
-                longest = max(longest, measurement.run.wall_s)
-            if len(made) < len(commits):
+                made += [_counted(runs, history, measurement) for measurement in again]
+                longest = max(longest, again[-1].run.wall_s)
+            if interrupted:
                 note = f"interrupted after {pair} of {wanted} runs of each"
                 break
             measurements += made
-            for failed in (m for m in made if m.reading.metric is None):
-                reason = crash_reason(failed, history.session.metric)
-                runs.console.warning(f"a run of {failed.commit[:7]} failed: {reason}")
     if not measurements:
         if note:
             runs.console.warning(note)
@@ -77,32 +81,168 @@ def recheck(
     )
 
 
+def _log_name(runs: Runs, number: int, first: int, again: int) -> str:
+    return runs.journal.recheck_log_name(number, first + again)
+
+
 def verify(runs: Runs, history: History, *, wanted: int, seconds: float | None, table: str) -> History:
     """The history with a verification of the best commit against the base, made now unless there is one already.
 
     Where readings never varied, one run of each is enough, as long as it gives what was recorded.
     """
-    best, base = history.best, history.baseline
-    if best is None or base is None or best.number == 0 or wanted == 0 or _verified(history, best):
+    return _base_against_best(
+        runs, history, purpose=Purpose.VERIFY, wanted=_enough(history, wanted), seconds=seconds, table=table
+    )
+
+
+def holdout(runs: Runs, history: History, *, command: str, wanted: int, seconds: float | None, table: str) -> History:
+    """The history with the best commit against the base by `command`, made now unless it was already.
+
+    Always `wanted` runs of each: how much the session's own readings vary says nothing about another command's.
+    """
+    return _base_against_best(
+        runs, history, purpose=Purpose.HOLDOUT, wanted=wanted, seconds=seconds, table=table, command=command
+    )
+
+
+def ablate(
+    runs: Runs,
+    history: History,
+    *,
+    wanted: int,
+    seconds: float | None,
+    table: str,
+    merge: Callable[[str, str, str], str | None],
+) -> History:
+    """The history with the best commit measured without each kept change in turn, except what was measured for it already.
+
+    `merge(base, ours, theirs)`: `ours` with what `theirs` changed since `base`, None when that cannot be. A change that cannot be
+    taken out alone is recorded without a run. Stops when the time is over or at an interrupt, and says what is missing.
+    """
+    best, started = history.best, runs.now()
+    if best is None or len(history.kept) < 2 or wanted == 0:
         return history
-    noise = Readings.of(history).noise
-    exact = noise.exact and noise.degrees > 0
+    left = [kept for kept in history.kept if not _made(history, Purpose.ABLATE, best, kept.commit)]
+    while left and not runs.interrupt.requested():
+        spent = (runs.now() - started).total_seconds()
+        made = _without(
+            runs,
+            history,
+            best,
+            left[0],
+            wanted=wanted,
+            seconds=None if seconds is None else seconds - spent,
+            merge=merge,
+        )
+        if made is not None:
+            history = runs.save(runs.journal.append_recheck(history, made), made, table)
+        if made is None or not _complete(made):
+            break
+        left.pop(0)
+    if left:
+        runs.console.warning(
+            f"{len(left)} of {len(history.kept)} ablations are not complete; `autoresearch-ci finalize` makes them later"
+        )
+    return history
+
+
+def _without(
+    runs: Runs,
+    history: History,
+    best: Experiment,
+    kept: Experiment,
+    *,
+    wanted: int,
+    seconds: float | None,
+    merge: Callable[[str, str, str], str | None],
+) -> Recheck | None:
+    """The best commit without one kept change against the best commit; None when there was no time for it."""
+    whole, change = runs.workspace.script(best.commit), f"{kept.commit[:7]} {kept.description}"
+    text = merge(runs.workspace.script(kept.commit), whole, runs.workspace.script(kept.parent))
+    note = "it cannot be taken out alone: later keeps build on it" if text is None else ""
+    if text is not None and source.fingerprint(text) == source.fingerprint(whole):
+        note = "nothing of it is left in the best commit"
+    if text is None or note:
+        runs.console.info(f"not measured without {change}: {note}")
+        now = runs.now()
+        return Recheck(
+            purpose=Purpose.ABLATE,
+            reference=best.commit,
+            subject=best.commit,
+            wanted=0,
+            reverted=kept.commit,
+            note=note,
+            started_at=now,
+            finished_at=now,
+        )
+    message = f"ablation: without {change}\n\nAutoresearch-Session: {history.session.tag}\n"
+    return recheck(
+        runs,
+        history,
+        purpose=Purpose.ABLATE,
+        reference=best.commit,
+        subject=runs.workspace.commit(best.commit, text, message),
+        wanted=_enough(history, wanted),
+        seconds=seconds,
+        reverted=kept.commit,
+    )
+
+
+def _base_against_best(
+    runs: Runs,
+    history: History,
+    *,
+    purpose: Purpose,
+    wanted: int,
+    seconds: float | None,
+    table: str,
+    command: str = "",
+) -> History:
+    best, base = history.best, history.baseline
+    if best is None or base is None or best.number == 0 or wanted == 0 or _made(history, purpose, best):
+        return history
     made = recheck(
         runs,
         history,
-        purpose=Purpose.VERIFY,
+        purpose=purpose,
         reference=base.commit,
         subject=best.commit,
-        wanted=1 if exact else wanted,
+        wanted=wanted,
         seconds=seconds,
+        command=command,
     )
     if made is None:
         return history
     return runs.save(runs.journal.append_recheck(history, made), made, table)
 
 
-def _verified(history: History, best: Experiment) -> bool:
-    return any(r.purpose is Purpose.VERIFY and r.subject == best.commit and not r.note for r in history.rechecks)
+def _counted(runs: Runs, history: History, measurement: Measurement) -> Measurement:
+    """The measurement as evidence: a crash is told, and whatever it printed before is no value."""
+    last_reading_counts = runs.rules.last_reading_counts
+    reason = crash_reason(measurement, history.session.metric, last_reading_counts=last_reading_counts)
+    if not reason:
+        return measurement
+    runs.console.warning(f"a run of {measurement.commit[:7]} failed: {reason}")
+    return replace(measurement, reading=replace(measurement.reading, metric=None))
+
+
+def _made(history: History, purpose: Purpose, best: Experiment, reverted: str = "") -> bool:
+    """Whether the best commit was measured for this already, with every run that was asked for."""
+    return any(
+        r.purpose is purpose and best.commit in (r.subject, r.reference) and r.reverted == reverted and _complete(r)
+        for r in history.rechecks
+    )
+
+
+def _complete(recheck: Recheck) -> bool:
+    """Whether nothing is missing that could be measured later; of what cannot be measured no run is wanted."""
+    return not recheck.note or recheck.wanted == 0
+
+
+def _enough(history: History, wanted: int) -> int:
+    """How many runs of each tell what is to be told: one, where readings never varied."""
+    noise = Readings.of(history).noise
+    return min(wanted, 1) if noise.exact and noise.degrees > 0 else wanted
 
 
 def _longest(history: History) -> float:

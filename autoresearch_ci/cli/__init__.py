@@ -86,8 +86,23 @@ def run(
 
 @app.command()
 @with_settings()
-def finalize(config: Config = None, **flags: Any) -> int:
-    """Only the end: report, push, pull request. Safe to repeat."""
+def finalize(
+    config: Config = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--drop",
+            metavar="COMMIT",
+            help="Instead: push a new branch without this kept commit (7 characters or more of its hash); repeatable",
+        ),
+    ] = None,
+    **flags: Any,
+) -> int:
+    """Only the end: verify, report, push, pull request. Safe to repeat."""
+    if drop:
+        from autoresearch_ci.cli.dropping import drop_commits
+
+        return drop_commits(_call(config, flags), drop)
     from autoresearch_ci.cli.research import finalize_session
 
     return finalize_session(_call(config, flags))

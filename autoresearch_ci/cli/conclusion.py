@@ -19,7 +19,8 @@ from autoresearch_ci.report.page import page
 from autoresearch_ci.report.summary import summary
 from autoresearch_ci.runs import Runs
 from autoresearch_ci.settings import Settings
-from autoresearch_ci.verification import verify
+from autoresearch_ci.verification import ablate, holdout, verify
+from autoresearch_ci.workspace import merged_script
 
 LAST_PUSH_TRIES: Final = 3
 
@@ -28,11 +29,23 @@ def check(runs: Runs, settings: Settings, history: History, began: dt.datetime) 
     """The history with the fresh measurements that the settings ask for before the pull request: verification, holdout, ablation.
 
     What fits the remaining hours is made, and says so where it is less. Safe to repeat: what was measured is not measured again.
+    After an interrupt nothing more is begun.
     """
-    left = None
-    if settings.max_hours is not None:
-        left = settings.max_hours * 3600 - (runs.now() - began).total_seconds()
-    return verify(runs, history, wanted=settings.verify_runs, seconds=left, table=results.write(history))
+
+    def left() -> float | None:
+        if settings.max_hours is None:
+            return None
+        return settings.max_hours * 3600 - (runs.now() - began).total_seconds()
+
+    table = results.write(history)
+    history = verify(runs, history, wanted=settings.verify_runs, seconds=left(), table=table)
+    wanted = max(1, settings.verify_runs)  # asked for by a setting of their own
+    if settings.holdout and not runs.interrupt.requested():
+        command = settings.holdout.replace("{training-script}", settings.training_script)
+        history = holdout(runs, history, command=command, wanted=wanted, seconds=left(), table=table)
+    if settings.ablate and not runs.interrupt.requested():
+        history = ablate(runs, history, wanted=wanted, seconds=left(), table=table, merge=merged_script)
+    return history
 
 
 def conclude(console: Console, opened: Opened, history: History) -> int:
@@ -88,7 +101,7 @@ def _publish(console: Console, opened: Opened, history: History, picture: str) -
         base=base,
         title=title,
         body=body,
-        draft=settings.draft,
+        draft=settings.draft or pull_request.unconfirmed(history),
         labels=settings.labels,
         attachments={
             "pull-request.html": page(history, title=title, base=base, diffs=diffs),
