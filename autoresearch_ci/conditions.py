@@ -6,22 +6,121 @@ steps away moved a metric more than most kept changes did: readings are compared
 
 from __future__ import annotations
 
+import ctypes
 import statistics
+import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 import psutil
 
 from autoresearch_ci.experiment import Experiment, History, Measurement, Reading, Recheck, Run, Scalar
 
 OTHER_LOAD: Final = "other_load"
-IDENTITY: Final = ("device", "executor", "torch")  # what must be the same for readings to be compared
+CLOCK: Final = "clock_mhz"
+THROTTLED: Final = "throttled"
+IDENTITY: Final = ("device", "driver", "executor", "torch")  # what must be the same for readings to be compared
 SHORTEST_S: Final = 1.0  # of a shorter run the load is mostly that of starting it
 MORE_LOAD: Final = 0.5  # cores more than usual: less comes and goes on any machine
 SHARE_OF_CORES: Final = 0.1  # on a machine with many cores half a core is nothing
 FEWER_STEPS: Final = 0.9  # of the usual steps at equal code
+SLOWER_CLOCK: Final = 0.9  # of the usual clock at equal code: a warm card loses a few percent, a slowed one far more
+RECENT: Final = 5  # runs say what is usual: a load that comes to stay is usual from the fourth run on
+
+NVML: Final = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
+MAX_CARDS: Final = 64
+LOOK_EVERY_S: Final = 2.0  # at the clocks, for some ten microseconds
+MAX_LOOKS: Final = 50_000  # a day of them: the bound of a run that nobody ended
+THROTTLED_SHARE: Final = 0.1  # of the looks: a change of clocks shows as a slowdown for a moment (nvml.h)
+_SM_CLOCK: Final = 1  # nvml.h, as the bits below
+_IDLE: Final = 0x1
+# Too hot, or the power supply's brake. Not the power cap (0x4): large cards are at it whenever they work hard.
+_SLOWDOWN: Final = 0x8 | 0x20 | 0x40 | 0x80
+
+
+class Look(NamedTuple):
+    """What a card does now: its SM clock in MHz, and the bits of nvml.h that say what holds its clock down."""
+
+    clock_mhz: int
+    reasons: int
+
+
+class Cards:
+    """The NVIDIA cards of this machine, as the driver's library tells of them: by ctypes, as `probe.py` asks it elsewhere."""
+
+    def __init__(self, nvml: ctypes.CDLL) -> None:
+        self._nvml = nvml
+        count, name = ctypes.c_uint(), ctypes.create_string_buffer(80)
+        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        nvml.nvmlSystemGetDriverVersion(name, 80)
+        self.driver = name.value.decode(errors="replace")
+        handles = [(index, ctypes.c_void_p()) for index in range(min(count.value, MAX_CARDS))]
+        self._handles = [h for index, h in handles if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(h)) == 0]
+
+    @classmethod
+    def of_this_machine(cls, library: str = NVML) -> Self | None:
+        """None without the library, or when it finds no driver."""
+        try:
+            nvml = ctypes.CDLL(library)
+            return cls(nvml) if nvml.nvmlInit_v2() == 0 else None
+        except (OSError, AttributeError):  # AttributeError: a driver from before 2013
+            return None
+
+    def limit_mhz(self) -> int | None:
+        """The highest SM clock that the slowest card may have: the one set for applications, else the card's own."""
+        limits = [
+            self._number("nvmlDeviceGetApplicationsClock", handle, _SM_CLOCK)
+            or self._number("nvmlDeviceGetMaxClockInfo", handle, _SM_CLOCK)
+            for handle in self._handles
+        ]
+        return min((limit for limit in limits if limit), default=None)
+
+    def look(self) -> list[Look]:
+        """What every card that works does now."""
+        looks = []
+        for handle in self._handles:
+            clock = self._number("nvmlDeviceGetClockInfo", handle, _SM_CLOCK)
+            reasons = self._number("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
+            if clock is not None and reasons is not None and not reasons & _IDLE:
+                looks.append(Look(clock, reasons))
+        return looks
+
+    def _number(self, function: str, *arguments: ctypes.c_void_p | int) -> int | None:
+        """The number that a function gives as its last argument; None where this card or driver does not tell."""
+        # A clock has 32 bits: they are the lower ones on every host that there is a driver for.
+        number = ctypes.c_ulonglong()
+        try:
+            failed = getattr(self._nvml, function)(*arguments, ctypes.byref(number))
+        except AttributeError:
+            return None
+        return None if failed else number.value
+
+
+class _Looking:
+    """A thread that looks at the cards while a run is on: before and after it they idle, and their clocks say nothing."""
+
+    def __init__(self, cards: Cards) -> None:
+        self._cards, self.looks, self._over = cards, list[Look](), threading.Event()
+        threading.Thread(target=self._look, name="clocks of the cards", daemon=True).start()
+
+    def _look(self) -> None:
+        for _ in range(MAX_LOOKS):
+            if self._over.wait(LOOK_EVERY_S):
+                return
+            self.looks += self._cards.look()
+
+    def end(self) -> dict[str, Scalar]:
+        """The median clock, and whether something held the cards down; empty when they were never seen at work."""
+        self._over.set()
+        looks = tuple(self.looks)
+        if not looks:
+            return {}
+        slowed = sum(bool(look.reasons & _SLOWDOWN) for look in looks)
+        clock = statistics.median(look.clock_mhz for look in looks)
+        return {CLOCK: float(clock), THROTTLED: slowed > THROTTLED_SHARE * len(looks)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +130,37 @@ class Sample:
     at: float
     busy_s: float
     own_s: float
+    looking: _Looking | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Describes runs. `fixed`: what stays the same while a process lives (`device`, `executor`, `torch`), by name."""
+    """Describes runs. `fixed`: what stays the same while a process lives (`device`, `driver`, `executor`, `torch`), by name.
+    `cards`: of a session that trains on them."""
 
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
+    cards: Cards | None = None
 
     def begin(self) -> Sample:
         """To be called before a run."""
-        return Sample(time.monotonic(), _busy_s(), time.process_time())
+        looking = None if self.cards is None else _Looking(self.cards)
+        return Sample(time.monotonic(), _busy_s(), time.process_time(), looking)
 
     def end(self, before: Sample, run: Run) -> dict[str, Scalar]:
         """The fixed values, and for a run of a second or more `other_load`: the mean number of cores that were busy with neither
-        the run nor this program. What a virtual machine's host took away counts as busy."""
+        the run nor this program. What a virtual machine's host took away counts as busy.
+
+        Of cards at work: `clock_mhz`, their median SM clock, `clock_limit_mhz`, the highest that they may have, and `throttled`,
+        whether heat or the power supply held them down."""
         found = dict(self.fixed)
         seconds = time.monotonic() - before.at
         if run.cpu_s is not None and run.wall_s >= SHORTEST_S:
             others_s = _busy_s() - before.busy_s - run.cpu_s - (time.process_time() - before.own_s)
             found[OTHER_LOAD] = round(max(0.0, others_s / seconds), 2)
+        if self.cards is not None and before.looking is not None:
+            found |= before.looking.end()
+            if (limit := self.cards.limit_mhz()) is not None:
+                found["clock_limit_mhz"] = limit
         return found
 
 
@@ -59,15 +169,24 @@ def disturbance(
 ) -> str:
     """Why a run was visibly disturbed, in one line; empty when it was not, or when there is nothing to compare it with.
 
-    `usual`: earlier undisturbed runs of any code, for the load. `same_code`: those of the same script, for the steps.
+    `usual`: earlier undisturbed runs of any code, oldest first, for the load and the heat. `same_code`: those of the same script,
+    for the steps and the clock. The last RECENT of each that tell say what is usual.
     """
     load, others = conditions.get(OTHER_LOAD), _numbers(usual, OTHER_LOAD)
     if isinstance(load, float) and others:
         median = statistics.median(others)
         if load > median + max(MORE_LOAD, SHARE_OF_CORES * (psutil.cpu_count() or 1)):
             return f"{load:.1f} cores were busy with something else, {median:.1f} are usual"
+    hot = [m.conditions[THROTTLED] for m in usual if THROTTLED in m.conditions and not m.disturbed][-RECENT:]
+    if conditions.get(THROTTLED) and hot and 2 * hot.count(True) < len(hot):
+        return "the GPU was slowed down by heat or its power supply, which is not usual"
+    clock, clocks = conditions.get(CLOCK), _numbers(same_code, CLOCK)
+    if isinstance(clock, float) and clocks and clock < SLOWER_CLOCK * statistics.median(clocks):
+        return f"the GPU ran at {clock:.0f} MHz, {statistics.median(clocks):.0f} are usual with this script"
     steps = reading.numbers.get("num_steps")
-    before = [m.reading.numbers["num_steps"] for m in same_code if "num_steps" in m.reading.numbers]
+    before = [n for m in same_code if (n := m.reading.numbers.get("num_steps")) is not None and not m.disturbed][
+        -RECENT:
+    ]
     if steps is not None and before and steps < FEWER_STEPS * statistics.median(before):
         return f"{steps:.0f} steps, {statistics.median(before):.0f} are usual with this script"
     return ""
@@ -89,7 +208,9 @@ def moved(history: History, fixed: Mapping[str, Scalar]) -> str:
 
 
 def _numbers(measurements: Sequence[Measurement], name: str) -> list[float]:
-    return [v for m in measurements if isinstance(v := m.conditions.get(name), float) and not m.disturbed]
+    """What the last RECENT undisturbed measurements that have the number say."""
+    found = [v for m in measurements if isinstance(v := m.conditions.get(name), float) and not m.disturbed]
+    return found[-RECENT:]
 
 
 def _busy_s() -> float:

@@ -189,7 +189,7 @@ class ContainerExecutor:
             )
 
     def _execute(self, plan: _Plan) -> Run:
-        with ThreadPoolExecutor(max_workers=2) as pool, self._container(plan) as container:
+        with ThreadPoolExecutor(max_workers=3) as pool, self._container(plan) as container:
             with talking("to attach to a run"):
                 # Attached before the start, so that nothing is missed, and instead of a log driver: those write all of
                 # a 10 GB flood to the engine's disk, while a full pipe makes the script wait for us.
@@ -200,7 +200,7 @@ class ContainerExecutor:
                 with talking("to start a run"):
                     container.start()
                 waiting = pool.submit(container.wait, timeout=plan.timeout_s + GRACE_S + SETTLE_S)
-                usage = Usage(container)
+                usage = Usage(container, pool)
                 ending, exit_code = _follow(container, plan, started, waiting, reading, usage)
                 wall_s = time.monotonic() - started
                 settled(reading)

@@ -165,10 +165,10 @@ class NativeExecutor:
 
 def _children_cpu_s() -> float | None:
     """CPU seconds of all our children that have ended: a run's difference is its own, and some milliseconds of git beside it."""
-    if sys.platform == "win32":
-        return None
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    if sys.platform != "win32":
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+    return None
 
 
 def _start(arguments: list[str], directory: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -16,16 +17,21 @@ from autoresearch_ci.executors.engine import talking
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 PROC_ROOT: Final = Path("/proc")
 STATS_INTERVAL_S: Final = 2.0  # an answer of the engine costs it some milliseconds
+STATS_SHARE: Final = 0.05  # of the time so far: what a short run does after the last answer is more of it
 
 
 class Usage:
-    """The highest memory and the CPU seconds of a running container, by samples: from its control group, else from the engine."""
+    """The highest memory and the CPU seconds of a running container, by samples: from its control group, else from the engine.
 
-    def __init__(self, container: Container) -> None:
-        self._container = container
+    `pool`: a thread of it waits for the engine's answers, which take up to a second.
+    """
+
+    def __init__(self, container: Container, pool: Executor) -> None:
+        self._container, self._pool = container, pool
         self._bytes: int | None = None
         self.cpu_s: float | None = None
-        self._next_stats = time.monotonic() + STATS_INTERVAL_S
+        self._started = self._next_question = time.monotonic()
+        self._asked: Future[Any] | None = None
         with talking("to describe a run"):
             container.reload()
         self._file = memory_stat_file(container.attrs["State"]["Pid"], str(container.id))
@@ -36,18 +42,27 @@ class Usage:
         return None if self._bytes is None else self._bytes / 2**20
 
     def sample(self) -> None:
-        used: int | None = None
+        """Takes what can be had at once."""
         if self._file is not None:
-            used = read_memory_bytes(self._file)
-            self.cpu_s = (read_cpu_s(self._cpu_file) if self._cpu_file else None) or self.cpu_s
-        elif time.monotonic() >= self._next_stats:
-            self._next_stats = time.monotonic() + STATS_INTERVAL_S
-            with talking("to measure a run"), suppress(NotFound):
-                stats: Any = self._container.stats(stream=False, one_shot=True)
-                used = memory_bytes(stats["memory_stats"].get("stats", {}))
-                self.cpu_s = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9 or self.cpu_s
-        if used is not None:
-            self._bytes = max(used, self._bytes or 0)
+            self._take(read_memory_bytes(self._file), read_cpu_s(self._cpu_file) if self._cpu_file else None)
+        elif self._asked is None:
+            if time.monotonic() >= self._next_question:
+                self._asked = self._pool.submit(self._ask)
+        elif self._asked.done():
+            now, stats = time.monotonic(), self._asked.result()
+            self._asked, self._next_question = None, now + min(STATS_INTERVAL_S, STATS_SHARE * (now - self._started))
+            cpu_s = stats.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage", 0) / 1e9
+            self._take(memory_bytes(stats.get("memory_stats", {}).get("stats", {})), cpu_s)
+
+    def _ask(self) -> Any:
+        with talking("to measure a run"), suppress(NotFound):
+            return self._container.stats(stream=False, one_shot=True)
+        return {}
+
+    def _take(self, used: int | None, cpu_s: float | None) -> None:
+        """Keeps the most: of a container that has just ended the engine says zeros, and a group that is gone says nothing."""
+        self._bytes = max((n for n in (used, self._bytes) if n is not None), default=None)
+        self.cpu_s = max((s for s in (cpu_s, self.cpu_s) if s), default=None)
 
 
 def memory_stat_file(pid: int, container_id: str) -> Path | None:

@@ -1,12 +1,18 @@
+"""What conditions mean for a reading."""
+
 from __future__ import annotations
 
 import datetime as dt
+import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autoresearch_ci.conditions import Conditions, disturbance, moved
 from autoresearch_ci.experiment import (
@@ -97,6 +103,63 @@ def test_fewer_steps_at_equal_code_disturb() -> None:
     assert disturbance({}, Reading(metric=1.0, numbers={"num_steps": 950.0}), [], before) == ""
 
 
+def test_heat_that_is_not_usual_disturbs() -> None:
+    """A throttled GPU disturbs where it mostly is not throttled; one that always is, or that nobody knew, does not."""
+    hot: dict[str, Scalar] = {"throttled": True}
+    cool, warm = measured(throttled=False), measured(throttled=True)
+    assert "heat" in disturbance(hot, Reading(metric=1.0), [cool, cool, warm], [])
+    assert disturbance(hot, Reading(metric=1.0), [cool, warm, warm], []) == ""
+    assert disturbance(hot, Reading(metric=1.0), [measured()], []) == ""
+    assert disturbance({"throttled": False}, Reading(metric=1.0), [cool], []) == ""
+
+
+def test_a_slower_clock_at_equal_code_disturbs() -> None:
+    """Another script may draw more power and so run at a lower clock; the same one may not."""
+    before = [measured(clock_mhz=1740.0), measured(clock_mhz=1755.0)]
+    slow: dict[str, Scalar] = {"clock_mhz": 1300.0}
+    assert "1300 MHz" in disturbance(slow, Reading(metric=1.0), [], before)
+    assert disturbance(slow, Reading(metric=1.0), before, []) == ""
+    assert disturbance({"clock_mhz": 1700.0}, Reading(metric=1.0), [], before) == ""
+
+
+def test_who_comes_to_stay_becomes_usual() -> None:
+    """After three runs that were taken as they are, a load that does not end disturbs no more."""
+    much, quiet = 5.0 + CORES, [measured(0.1)] * 40
+    assert disturbance({"other_load": much}, Reading(metric=1.0), [*quiet, *[measured(much)] * 2], []) != ""
+    assert disturbance({"other_load": much}, Reading(metric=1.0), [*quiet, *[measured(much)] * 3], []) == ""
+
+
+def test_disturbed_runs_do_not_say_what_is_usual() -> None:
+    """Neither their load nor their heat nor their steps."""
+    spoilt = [replace(measured(9.0 + CORES, steps=100.0, throttled=True), disturbed="load")] * 9
+    usual = [measured(0.1, steps=1000.0, throttled=False), *spoilt]
+    few = Reading(metric=1.0, numbers={"num_steps": 500.0})
+    assert "cores" in disturbance({"other_load": 9.0 + CORES}, few, usual, usual)
+    assert "heat" in disturbance({"throttled": True}, few, usual, usual)
+    assert "steps" in disturbance({}, few, usual, usual)
+
+
+@given(st.lists(st.floats(0, 64), min_size=1, max_size=8), st.floats(0, 128), st.floats(0, 128))
+def test_more_load_never_disturbs_less(usual: list[float], load: float, more: float) -> None:
+    """A run beside at least as much is disturbed too, and one beside no more than was ever usual is not."""
+    before = [measured(value) for value in usual]
+
+    def spoilt(value: float) -> bool:
+        return bool(disturbance({"other_load": value}, Reading(metric=1.0), before, []))
+
+    assert not spoilt(min(usual))
+    assert spoilt(load) <= spoilt(load + more)
+
+
+@given(st.lists(st.floats(1, 1e6), min_size=1, max_size=5), st.floats(1e-3, 1e3))
+def test_steps_are_compared_without_a_unit(steps: list[float], scale: float) -> None:
+    """As many steps as usual never disturb, half of them always do, at any number of steps."""
+    before = [measured(steps=value * scale) for value in steps]
+    usual = statistics.median(value * scale for value in steps)
+    assert disturbance({}, Reading(metric=1.0, numbers={"num_steps": usual}), [], before) == ""
+    assert disturbance({}, Reading(metric=1.0, numbers={"num_steps": usual / 2}), [], before) != ""
+
+
 def test_another_device_or_torch_is_another_machine() -> None:
     """What is not known on either side changes nothing."""
     past = history(measured(device="H100", torch="2.13.0", python="3.11"))
@@ -104,5 +167,7 @@ def test_another_device_or_torch_is_another_machine() -> None:
     assert moved(past, {"device": "H200", "torch": "2.13.0"}) == "device H100 is now H200"
     assert moved(past, {"device": "H200", "torch": "2.14"}) == "device H100 is now H200, torch 2.13.0 is now 2.14"
     assert moved(past, {"device": None}) == ""
+    driven = history(measured(device="H100", driver="570.86.15"))
+    assert moved(driven, {"device": "H100", "driver": "580.65.06"}) == "driver 570.86.15 is now 580.65.06"
     assert moved(history(), {"device": "H200"}) == ""
     assert moved(History(session=past.session), {"device": "H200"}) == ""

@@ -62,3 +62,30 @@ def test_the_group_of_another_process_is_not_taken_for_it(machine: Path) -> None
 def test_the_page_cache_is_not_counted(stat: dict[str, int], used: int | None) -> None:
     """What a script holds counts, shared memory and files in memory too; what the kernel caches of disks does not."""
     assert usage.memory_bytes(stat) == used
+
+
+@pytest.mark.parametrize(
+    ("memory", "cpu", "text"),
+    [
+        ("docker/c", "docker/c/cpu.stat", "usage_usec 1500000\nuser_usec 1000000\n"),
+        ("memory/docker/c", "cpuacct/docker/c/cpuacct.usage", "1500000000\n"),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_the_cpu_time_of_a_group_is_read(machine: Path, memory: str, cpu: str, text: str) -> None:
+    """Both versions of control groups tell the seconds of user and system together, until the group is gone."""
+    root = machine / "sys/fs/cgroup"
+    stat = root / memory / "memory.stat"
+    stat.parent.mkdir(parents=True)
+    file = root / cpu
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    assert usage.cpu_file(stat) == file
+    assert usage.read_cpu_s(file) == 1.5
+    file.unlink()
+    assert usage.read_cpu_s(file) is None
+
+
+def test_a_group_without_cpu_accounting_has_no_cpu_time(machine: Path) -> None:
+    """Version 1 may be without that controller."""
+    assert usage.cpu_file(machine / "sys/fs/cgroup/memory/docker/c/memory.stat") is None
