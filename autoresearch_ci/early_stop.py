@@ -36,7 +36,9 @@ MIN_POINTS: Final = 3
 START: Final = 1 / 3  # of the incumbent's duration: before it, warmup and compilation decide
 END: Final = 0.9  # of it: after it nothing is saved
 PERSISTENCE: Final = 0.1  # of it: how long a candidate must have been behind
-PATIENCE: Final = 1.5  # how much more than the incumbent a candidate may still gain
+# How many times the gain that the incumbent still made may be hoped for. 1 would save 13 % of the time instead of 8 %, but stop
+# 16 % instead of 2 % of the winners of the hardest kind: those whose learning rate falls later than the incumbent's.
+PATIENCE: Final = 1.5
 
 
 def hopeless(curve: Curve, rival: Curve, direction: Direction) -> str:
