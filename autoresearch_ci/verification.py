@@ -140,9 +140,7 @@ def ablate(
             break
         left.pop(0)
     if left:
-        runs.console.warning(
-            f"{len(left)} of {len(history.kept)} ablations are not complete; `autoresearch-ci finalize` makes them later"
-        )
+        runs.console.warning(f"{len(left)} of {len(history.kept)} ablations are not complete")
     return history
 
 
