@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Final, Protocol
 
@@ -222,7 +222,7 @@ class Loop:
         script = self.runs.workspace.script(incumbent.commit)
         refusal = ""
         for _ in range(MAX_REFUSALS):
-            proposal = self.proposer.propose(history, script)
+            proposal = self.proposer.propose(replace(history, rechecks=()), script)  # blind to the holdout
             if proposal is None:
                 return None
             refusal = self._refusal(proposal, script)

@@ -14,9 +14,10 @@ from autoresearch_ci.errors import GitError
 from autoresearch_ci.experiment import History
 from autoresearch_ci.forges.pull_request import Operation, PullRequest
 from autoresearch_ci.report import pull_request
-from autoresearch_ci.report.chart import CHART_FILE, chart
+from autoresearch_ci.report.chart import CHART_FILE, chart, headline
 from autoresearch_ci.report.page import page
 from autoresearch_ci.report.summary import summary
+from autoresearch_ci.report.trust import trust
 from autoresearch_ci.runs import Runs
 from autoresearch_ci.settings import Settings
 from autoresearch_ci.verification import ablate, holdout, verify
@@ -73,7 +74,7 @@ def conclude(console: Console, opened: Opened, history: History) -> int:
         console.warning(warning)
     set_outputs(console, opened, history, pull, "improved" if history.kept else "unchanged")
     console.step_summary(summary(history))
-    console.info(_headline(history))
+    console.info(headline(history))
     if pull.url:
         console.notice(f"Pull request {pull.operation.value}", pull.url)
     return 0
@@ -112,20 +113,16 @@ def _publish(console: Console, opened: Opened, history: History, picture: str) -
     )
 
 
-def _headline(history: History) -> str:
-    baseline, best = history.baseline, history.best
-    tried = len(history.experiments) - 1
-    if baseline is None or best is None or baseline.metric is None or best.metric is None:
-        return f"{tried} experiments"
-    return f"{history.session.metric}: {baseline.metric:.6g} → {best.metric:.6g} in {tried} experiments, {len(history.kept)} kept"
-
-
 def set_outputs(console: Console, opened: Opened, history: History, pull: PullRequest | None, status: str) -> None:
     """The action's outputs (contract, part 4)."""
     baseline, best = history.baseline, history.best
     before = baseline.metric if baseline else None
     after = best.metric if best else None
-    gain = "" if before is None or after is None else f"{history.session.direction.gain(before, after):.6g}"
+    found = trust(history)
+    confirmed = found.gain if found is not None else None  # measured again; the best reading promises too much
+    gain = confirmed.gain if confirmed else None
+    if gain is None and before is not None and after is not None:
+        gain = history.session.direction.gain(before, after)
     console.set_outputs(
         {
             "branch": history.session.branch,
@@ -135,7 +132,7 @@ def set_outputs(console: Console, opened: Opened, history: History, pull: PullRe
             "pull-request-operation": pull.operation.value if pull else Operation.NONE.value,
             "baseline-metric": "" if before is None else repr(before),
             "best-metric": "" if after is None else repr(after),
-            "improvement": gain,
+            "improvement": "" if gain is None else f"{gain:.6g}",
             "iterations": str(max(0, len(history.experiments) - 1)),
             "kept": str(len(history.kept)),
             "status": status,

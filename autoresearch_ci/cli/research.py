@@ -15,11 +15,12 @@ from autoresearch_ci.cli.environment import Place, environment
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.cli.signals import Signals
 from autoresearch_ci.cli.wiring import Opened
-from autoresearch_ci.conditions import Conditions, moved
+from autoresearch_ci.conditions import Cards, Conditions, moved
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.experiment import Ending, History, Purpose, Scalar, Session
 from autoresearch_ci.judge import Rule
+from autoresearch_ci.platforms import Platform
 from autoresearch_ci.proposers.knobs import halve_batch
 from autoresearch_ci.proposers.queue import QueueProposer
 from autoresearch_ci.proposers.search import SearchProposer
@@ -242,14 +243,21 @@ def _runs(console: Console, opened: Opened, place: Place, signals: Signals) -> R
         console=console,
         interrupt=signals,
         now=_now,
-        conditions=Conditions(_fixed(place)),
+        conditions=_conditions(place),
     )
 
 
-def _fixed(place: Place) -> dict[str, Scalar]:
-    """What must be the same for two readings to be compared."""
+def _conditions(place: Place) -> Conditions:
+    """What every run is described by; the fixed part must be the same for two readings to be compared."""
     detected = place.detection
-    return {"device": detected.name, "executor": place.kind, "torch": detected.torch, "python": detected.python}
+    cards = Cards.of_this_machine() if place.platform is Platform.CUDA else None
+    fixed: dict[str, Scalar] = {
+        "device": detected.name,
+        "executor": place.kind,
+        "torch": detected.torch,
+        "python": detected.python,
+    }
+    return Conditions(fixed | ({"driver": cards.driver} if cards else {}), cards)
 
 
 def _loop(opened: Opened, runs: Runs, proposer: Proposer, began: dt.datetime) -> Loop:
@@ -266,7 +274,7 @@ def _loop(opened: Opened, runs: Runs, proposer: Proposer, began: dt.datetime) ->
             max_crashes=settings.max_crashes,
         ),
         baseline_runs=settings.baseline_runs,
-        reserved_runs=2 * settings.verify_runs,
+        reserved_runs=2 * (settings.verify_runs + (max(1, settings.verify_runs) if settings.holdout else 0)),
         report_every=settings.report_every,
         relieve=halve_batch,
         began=began,
