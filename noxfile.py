@@ -79,8 +79,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(name="bench-judge")
 def bench_judge(session: nox.Session) -> None:
-    """Measures in simulated sessions how often a kept change is none, and prints tables."""
+    """Measures in simulated sessions how often a kept change is none, and a run is stopped wrongly; prints tables."""
     install(session, "tests", "-e", ".")
+    session.run("python", "-m", "tests.bench.early_stop")
     session.run("python", "-m", "tests.bench.judging", *session.posargs)
 
 

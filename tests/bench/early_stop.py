@@ -17,6 +17,7 @@ from typing import Final
 
 from autoresearch_ci.early_stop import Curve, hopeless
 from autoresearch_ci.experiment import Direction
+from tests.bench.intervals import wilson
 
 BUDGET_S: Final = 300.0
 
@@ -170,23 +171,13 @@ def simulate(seed: int) -> Outcome:
     return Outcome(change.__name__, wins, 1.0)
 
 
-def wilson(hits: int, of: int) -> str:
-    """A share with its 95 % interval, by Wilson (1927)."""
-    if not of:
-        return "—"
-    z, share = 1.96, hits / of
-    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of)) / (1 + z * z / of)
-    return f"{share:.1%} ({max(0.0, middle - half):.1%}–{min(1.0, middle + half):.1%}, n = {of})"
-
-
 def row(name: str, outcomes: list[Outcome]) -> str:
     winners = [o for o in outcomes if o.wins]
     losers = [o for o in outcomes if not o.wins]
     cells = (
         name.replace("_", " "),
-        wilson(sum(o.stopped for o in winners), len(winners)),
-        wilson(sum(o.stopped for o in losers), len(losers)),
+        f"{wilson(sum(o.stopped for o in winners), len(winners), 1)} of {len(winners)}",
+        f"{wilson(sum(o.stopped for o in losers), len(losers), 1)} of {len(losers)}",
         f"{1 - sum(o.spent for o in outcomes) / len(outcomes):.1%}",
     )
     return f"| {' | '.join(cells)} |"

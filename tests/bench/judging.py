@@ -41,6 +41,7 @@ from autoresearch_ci.runs import Interrupt, Rules, RunRequest, Runs
 from autoresearch_ci.session import Loop
 from autoresearch_ci.stopping import Limits
 from autoresearch_ci.verification import verify
+from tests.bench.intervals import mean, wilson
 
 RUNS = 120  # of one session, the baseline's and the repeated ones included; the verification comes after them
 VERIFY_RUNS = 3
@@ -312,21 +313,6 @@ def cell(job: tuple[int, World, int]) -> list[Outcome]:
 def memory() -> str | None:
     """A folder in memory where there is one: the journal's fsync is not what is measured here."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
-def mean(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and the half width of its 95 % interval."""
-    return statistics.fmean(values), 1.96 * statistics.stdev(values) / math.sqrt(len(values))
-
-
-def wilson(hits: int, of: int) -> str:
-    """A share with its 95 % interval, by Wilson (1927)."""
-    if not of:
-        return "—"
-    z, share = 1.96, hits / of
-    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of)) / (1 + z * z / of)
-    return f"{share:.0%} ({max(0.0, middle - half):.0%}–{min(1.0, middle + half):.0%})"
 
 
 def row(name: str, outcomes: Sequence[Outcome], greedy: Sequence[Outcome], best: float) -> str:
