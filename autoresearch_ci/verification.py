@@ -30,11 +30,11 @@ def recheck(
     command: str = "",
 ) -> Recheck | None:
     """`wanted` fresh runs of both commits, interleaved, each pair with a seed of its own; None when interrupted before the first
-    pair was complete.
+    pair was complete. A verification that did not fit the time is the note that says so.
 
     `seconds`: what is left; no pair is begun that cannot end in time, and the note says so. `command` replaces the session's.
     """
-    started, measurements, longest = runs.now(), list[Measurement](), _longest(history)
+    started, measurements, longest, interrupted = runs.now(), list[Measurement](), _longest(history), False
     number, commits = len(history.rechecks), list(dict.fromkeys((reference, subject)))
     with runs.console.group(f"{purpose.value.capitalize()}: {subject[:7]} against {reference[:7]}"):
         for pair in range(wanted):
@@ -43,7 +43,6 @@ def recheck(
                 note = f"only {pair} of {wanted} runs of each fitted the time that was left"
                 break
             made: list[Measurement] = []
-            interrupted = False
             for commit in commits:
                 before = len(measurements) + len(made) + 1
                 again = runs.measure(
@@ -64,9 +63,9 @@ def recheck(
                 note = f"interrupted after {pair} of {wanted} runs of each"
                 break
             measurements += made
-    if not measurements:
-        if note:
-            runs.console.warning(note)
+    if note and not measurements:
+        runs.console.warning(note)
+    if not measurements and (interrupted or purpose is not Purpose.VERIFY):  # the report must say why there is none
         return None
     return Recheck(
         purpose=purpose,

@@ -128,7 +128,15 @@ def confirmed_text(history: History, found: Trust) -> str:
     if not history.kept:
         return "nothing was kept, so there is nothing to confirm"
     if verified is None:
-        return "none: the base and the best commit were not measured again at the end"
+        best = history.best
+        notes = (
+            r.note
+            for r in reversed(history.rechecks)
+            if r.purpose is Purpose.VERIFY and best and r.subject == best.commit
+        )
+        why = next(notes, "")
+        missing = "none: the base and the best commit were not measured again at the end"
+        return f"{missing}; {clean(why, MAX_TEXT)}" if why else missing
     note = f"; {clean(verified.note, MAX_TEXT)}" if verified.note else ""
     if gain is None:
         return f"none: the fresh runs gave no reading of both the base and the best commit{note}"

@@ -13,6 +13,7 @@ from autoresearch_ci.cli.conclusion import check
 from autoresearch_ci.experiment import Direction, Ending, History, Purpose, Recheck, Run
 from autoresearch_ci.noise import Readings
 from autoresearch_ci.proposers.search import SearchProposer
+from autoresearch_ci.report.summary import summary
 from autoresearch_ci.verification import ablate, holdout, verify
 from tests.forge.fixtures import TRAIN
 from tests.unit.test_session import BASE, Bench, FakeProposer, Hand
@@ -192,6 +193,18 @@ def test_an_ablation_ends_in_time(tmp_path: Path) -> None:
     assert len(after.rechecks) == 2
     assert "1 of 3 ablations are not complete" in bench.err.getvalue()
     assert "fitted the time that was left" in bench.err.getvalue()
+
+
+def test_a_verification_that_did_not_fit_is_told(tmp_path: Path) -> None:
+    """Nothing is run, the reason is recorded for the report, and a later call with time makes it."""
+    bench, history = researched(tmp_path, *THREE)
+    late = verify(bench.loop.runs, history, wanted=3, seconds=0.5, table="")
+    (recheck,) = late.rechecks
+    assert recheck.measurements == ()
+    assert "fitted the time that was left" in recheck.note
+    assert recheck.note in summary(late)
+    made = verify(bench.loop.runs, late, wanted=3, seconds=None, table="").rechecks[-1]
+    assert made.measurements
 
 
 def test_base_and_best_on_the_holdout(tmp_path: Path) -> None:
