@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -101,6 +101,10 @@ class Reading:
     numbers: Mapping[str, float] = field(default_factory=dict)
     out_of_memory: bool = False
     last_line: str = ""
+
+    def without(self, name: str) -> Reading:
+        """The same reading without one of its numbers."""
+        return replace(self, numbers={n: value for n, value in self.numbers.items() if n != name})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

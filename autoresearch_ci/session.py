@@ -47,7 +47,8 @@ class Loop:
     """The parts of a session, wired by cli. `relieve` halves a script's device batch, None when it has none.
 
     `baseline_runs`: how often the baseline is run; once means that nothing is ever run twice. `reserved_runs`: what the end of a
-    session that kept something has to measure, and what time is kept free for.
+    session that kept something has to measure, and what time is kept free for. `hidden`: a number of the log that no proposer
+    may see.
     """
 
     runs: Runs
@@ -59,6 +60,7 @@ class Loop:
     relieve: Callable[[str], str | None]
     began: dt.datetime
     reserved_runs: int = 0
+    hidden: str = ""
     judge: Callable[..., Verdict | RunAgain] = judge  # another one only to be compared with it, by `nox -s bench-judge`
     _readings: Readings = field(init=False)
     _tried: set[str] = field(default_factory=set)
@@ -297,7 +299,7 @@ class Loop:
         The n-th runs of candidate and incumbent get the same seed, every other run its own.
         """
         seed = SEED if self.baseline_runs == 1 else SEED + SEEDS_PER_EXPERIMENT * number + turn
-        return self.runs.measure(
+        made = self.runs.measure(
             history.session,
             commit=commit,
             log=lambda again: self.runs.journal.log_name(number, len(before) + 1 + again),
@@ -306,6 +308,7 @@ class Loop:
             description=proposal.description,
             rival=rival,
         )
+        return [replace(m, reading=m.reading.without(self.hidden)) for m in made]
 
     def _crash_reason(self, history: History, measurement: Measurement) -> str:
         counts = self.runs.rules.last_reading_counts

@@ -274,6 +274,16 @@ class Settings(BaseModel):
         return self
 
     @property
+    def holdout_metric(self) -> str:
+        """The holdout when it is the name of a number in the log; empty otherwise."""
+        return self.holdout if self.holdout and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_@-]*", self.holdout) else ""
+
+    @property
+    def holdout_command(self) -> str:
+        """The holdout when it is a command; empty otherwise."""
+        return "" if self.holdout_metric else self.holdout or ""
+
+    @property
     def timeout_s(self) -> float:
         """When a run is killed, in seconds: the setting, or twice the budget."""
         return self.timeout if self.timeout is not None else 2 * self.time_budget

@@ -10,7 +10,7 @@ from typing import Final
 from autoresearch_ci import source
 from autoresearch_ci.experiment import Ending, Experiment, History, Measurement, Purpose, Recheck
 from autoresearch_ci.judge import crash_reason
-from autoresearch_ci.noise import Readings
+from autoresearch_ci.noise import Readings, verification
 from autoresearch_ci.runs import SEED, SEEDS_PER_EXPERIMENT, Runs
 
 FIRST_SEED: Final = SEED + 900 * SEEDS_PER_EXPERIMENT  # away from those of the experiments that chose the commits
@@ -102,6 +102,20 @@ def holdout(runs: Runs, history: History, *, command: str, wanted: int, seconds:
     return _base_against_best(
         runs, history, purpose=Purpose.HOLDOUT, wanted=wanted, seconds=seconds, table=table, command=command
     )
+
+
+def holdout_metric(runs: Runs, history: History, *, name: str, table: str) -> History:
+    """The history with what the verification's own runs printed as `name`: a second metric costs no further run."""
+    best, verified = history.best, verification(history)
+    if best is None or verified is None or _made(history, Purpose.HOLDOUT, best):
+        return history
+    measurements = tuple(
+        replace(m, reading=replace(m.reading, metric=m.reading.numbers.get(name))) for m in verified.measurements
+    )
+    if all(m.reading.metric is None for m in measurements):
+        runs.console.warning(f"no run printed `{name}`, the holdout")
+    made = replace(verified, purpose=Purpose.HOLDOUT, measurements=measurements)
+    return runs.save(runs.journal.append_recheck(history, made), made, table)
 
 
 def ablate(

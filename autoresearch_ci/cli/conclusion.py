@@ -20,7 +20,7 @@ from autoresearch_ci.report.summary import summary
 from autoresearch_ci.report.trust import trust
 from autoresearch_ci.runs import Runs
 from autoresearch_ci.settings import Settings
-from autoresearch_ci.verification import ablate, holdout, verify
+from autoresearch_ci.verification import ablate, holdout, holdout_metric, verify
 from autoresearch_ci.workspace import merged_script
 
 LAST_PUSH_TRIES: Final = 3
@@ -41,8 +41,10 @@ def check(runs: Runs, settings: Settings, history: History, began: dt.datetime) 
     table = results.write(history)
     history = verify(runs, history, wanted=settings.verify_runs, seconds=left(), table=table)
     wanted = max(1, settings.verify_runs)  # asked for by a setting of their own
-    if settings.holdout and not runs.interrupt.requested():
-        command = settings.holdout.replace("{training-script}", settings.training_script)
+    if settings.holdout_metric:
+        history = holdout_metric(runs, history, name=settings.holdout_metric, table=table)
+    elif settings.holdout_command and not runs.interrupt.requested():
+        command = settings.holdout_command.replace("{training-script}", settings.training_script)
         history = holdout(runs, history, command=command, wanted=wanted, seconds=left(), table=table)
     if settings.ablate and not runs.interrupt.requested():
         history = ablate(runs, history, wanted=wanted, seconds=left(), table=table, merge=merged_script)

@@ -289,7 +289,7 @@ def test_the_end_measures_what_was_asked_for(tmp_path: Path) -> None:
 def test_the_end_without_a_verification(tmp_path: Path) -> None:
     """`verify-runs: 0` turns the verification off, and not what other settings ask for."""
     bench, history = researched(tmp_path, *THREE[:2])
-    after = checked(bench, history, holdout="held", ablate=True, verify_runs=0)
+    after = checked(bench, history, holdout="python held.py", ablate=True, verify_runs=0)
     assert [(r.purpose, r.wanted) for r in after.rechecks] == [
         (Purpose.HOLDOUT, 1),
         (Purpose.ABLATE, 1),
@@ -301,7 +301,9 @@ def test_the_end_keeps_to_the_hours(tmp_path: Path) -> None:
     """What is measured last gets the time that the first left over, and says where that is none."""
     bench, history = researched(tmp_path, *THREE[:2])
     bench.loop.runs.now = lambda: START + dt.timedelta(seconds=60 * len(bench.executor.requests))
-    after = checked(bench, history, holdout="held", ablate=True, max_hours=0.1, verify_runs=2)  # 360 s: six runs
+    after = checked(
+        bench, history, holdout="python held.py", ablate=True, max_hours=0.1, verify_runs=2
+    )  # 360 s: six runs
     assert [(r.purpose, len(r.measurements)) for r in after.rechecks] == [(Purpose.VERIFY, 2), (Purpose.HOLDOUT, 4)]
     assert "2 of 2 ablations are not complete" in bench.err.getvalue()
 
@@ -316,5 +318,35 @@ def test_the_end_is_over_at_an_interrupt(tmp_path: Path) -> None:
         return ended("", ending=Ending.INTERRUPTED)
 
     bench.executor.behave = behave
-    assert checked(bench, history, holdout="held", ablate=True) == history
+    assert checked(bench, history, holdout="python held.py", ablate=True) == history
     assert len(bench.executor.requests) == 1
+
+
+def test_a_second_metric_is_a_holdout_without_further_runs(tmp_path: Path) -> None:
+    """What the verification's runs printed under another name is compared too; the experiments' record does not hold it."""
+
+    def behave(text: str) -> tuple[Run, str]:
+        value = float(text.split()[2])
+        return Run(ending=Ending.EXITED, exit_code=0, wall_s=1.0), f"m: {value}\nheld: {2 * value}\nnum_steps: 7\n"
+
+    bench = Bench(tmp_path, FakeProposer(*THREE[:2]), baseline_runs=2, behave=behave)
+    bench.loop.hidden = "held"
+    history = bench.research()
+    assert all(dict(m.reading.numbers) == {"num_steps": 7.0} for e in history.experiments for m in e.measurements)
+    before = len(bench.executor.requests)
+    after = checked(bench, history, holdout="held")
+    assert [r.purpose for r in after.rechecks] == [Purpose.VERIFY, Purpose.HOLDOUT]
+    assert len(bench.executor.requests) == before + 2
+    verified, held = after.rechecks
+    assert history.best is not None
+    assert held.readings(history.best.commit) == tuple(2 * v for v in verified.readings(history.best.commit))
+    assert checked(bench, after, holdout="held") == after
+    assert journal.parse(bench.journal.load()) == after
+
+
+def test_a_holdout_that_nobody_prints_is_told(tmp_path: Path) -> None:
+    """A misspelt second metric is a warning, and no reading."""
+    bench, history = researched(tmp_path, *THREE[:2])
+    after = checked(bench, history, holdout="hold_out")
+    assert after.rechecks[-1].readings(history.session.base_commit) == ()
+    assert "no run printed `hold_out`" in bench.err.getvalue()
