@@ -63,6 +63,7 @@ def recheck(
                 note = f"interrupted after {pair} of {wanted} runs of each"
                 break
             measurements += made
+    runs.journal.idle()
     if note and not measurements:
         runs.console.warning(note)
     if not measurements and (interrupted or purpose is not Purpose.VERIFY):  # the report must say why there is none

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -26,6 +27,7 @@ _DISK_TROUBLE = (
     "Disk quota exceeded",
     "Input/output error",
     "unable to write file",
+    "couldn't write",
 )
 _DISK_CODES = (
     errno.ENOSPC,
@@ -38,6 +40,7 @@ _DISK_CODES = (
     errno.ENOTDIR,
 )
 _MAX_MESSAGE = 300
+_FULL = 64 * 1024  # bytes: less than git needs for anything
 # For work in the user's own repository: a native training script could have planted a hook there.
 NO_HOOKS = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.hooksPath", "GIT_CONFIG_VALUE_0": os.devnull}
 
@@ -115,8 +118,11 @@ class Git:
 def failure(output: Output, what: str, folder: Path) -> AutoresearchError:
     """The error for a failed command: `what`, and git's own complaint."""
     if any(sign in output.err for sign in _DISK_TROUBLE) or "Permission denied" in output.complaint:
+        # git does not always pass on why a file could not be written.
+        full = shutil.disk_usage(folder).free < _FULL
         return MachineError(
-            f"cannot write to {folder}: {output.complaint}", hint="free some disk space, or make the folder writable"
+            f"cannot write to {folder}: {'the disk is full' if full else output.complaint}",
+            hint="free some disk space, or make the folder writable",
         )
     return GitError(f"{what}: {output.complaint}", hint=f"look at it with `git -C {folder} fsck`")
 
