@@ -94,6 +94,7 @@ class Readings:
     )  # compared: the own readings of a commit on this machine
     _selecting: dict[str, float] = field(default_factory=dict)  # the one reading that made somebody look at the commit
     _squares: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)
+    _fresh_squares: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)
     _gains: list[float] = field(default_factory=list)
     _machine: int = 0
     _sum: float = 0.0
@@ -144,6 +145,13 @@ class Readings:
     def noise(self) -> Noise:
         return Noise(math.sqrt(self._sum / self._degrees) if self._degrees else 0.0, self._degrees)
 
+    @property
+    def fresh_noise(self) -> Noise:
+        """The noise without the readings that made somebody look at a commit: what an interval is made of. Those lie further out
+        than others, because they were chosen for it."""
+        total, degrees = (sum(part[n] for part in self._fresh_squares.values()) for n in (0, 1))
+        return Noise(math.sqrt(total / degrees) if degrees else 0.0, int(degrees))
+
     def noise_with(self, candidate: Sequence[float], *, incumbent: tuple[str, Sequence[float]]) -> Noise:
         """The noise as it is after readings of an experiment that is not decided yet; `incumbent`: its commit and new readings."""
         commit, again = incumbent
@@ -173,6 +181,7 @@ class Readings:
             else:
                 self._fresh.setdefault(commit, []).extend(values)
             self._pool(commit, [*known, *values])
+            self._fresh_squares[commit, self._machine] = _squares(self._fresh[commit])
 
     def _all(self, commit: str) -> list[float]:
         selecting = [self._selecting[commit]] if commit in self._selecting else []

@@ -70,9 +70,9 @@ def trust(history: History) -> Trust | None:
     baseline = history.baseline
     if baseline is None or not baseline.measurements:
         return None
-    noise, verified = Readings.of(history).noise, verification(history)
-    gain = confirmed(verified, noise, history.session.direction) if verified else None
-    return Trust(noise, verified, gain, spent(history))
+    readings, verified = Readings.of(history), verification(history)
+    gain = confirmed(verified, readings.fresh_noise, history.session.direction) if verified else None
+    return Trust(readings.noise, verified, gain, spent(history))
 
 
 def facts(history: History, found: Trust) -> list[tuple[str, str]]:

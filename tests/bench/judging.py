@@ -287,7 +287,7 @@ def session(contender: Contender, world: World, seed: int, folder: Path) -> Outc
         history = verify(runs, history, wanted=VERIFY_RUNS, seconds=None, table="")
         recheck = verification(history)
         assert recheck is not None
-        interval = confirmed(recheck, Readings.of(history).noise, Direction.MAXIMIZE)
+        interval = confirmed(recheck, Readings.of(history).fresh_noise, Direction.MAXIMIZE)
         assert interval is not None
         claimed, covered = interval.gain, interval.low - 1e-9 <= true_gain <= interval.high + 1e-9
     return Outcome(

@@ -52,7 +52,7 @@ def main() -> None:
         assert best is not None, "nothing was measured"
         assert recheck is not None, "nothing was kept"
         readings = Readings.of(history)
-        interval = confirmed(recheck, readings.noise, history.session.direction)
+        interval = confirmed(recheck, readings.fresh_noise, history.session.direction)
         assert interval is not None, "the verification has no readings"
         values: dict[str, list[float]] = {history.session.base_commit: [], best.commit: []}
         seconds = parse_duration(options.budget)

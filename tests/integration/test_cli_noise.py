@@ -48,7 +48,7 @@ def test_the_claim_holds_when_measured_again(project: Project, tmp_path: Path) -
     assert best is not None
     assert recheck is not None
     assert [m.commit for m in recheck.measurements] == [history.session.base_commit, best.commit] * 3
-    interval = confirmed(recheck, Readings.of(history).noise, Direction.MINIMIZE)
+    interval = confirmed(recheck, Readings.of(history).fresh_noise, Direction.MINIMIZE)
     assert interval is not None
     assert interval.low > 0, "a bowl must be descended"
     seeds = range(10**6, 10**6 + 20)

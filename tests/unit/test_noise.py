@@ -121,6 +121,20 @@ def test_the_selecting_reading_is_not_compared() -> None:
     assert alone.compared("c") == ()
 
 
+def test_intervals_are_made_of_readings_that_nobody_chose() -> None:
+    """The reading that made somebody look lies further out than others: it is not part of the interval's noise."""
+    readings = Readings.of(
+        history(
+            experiment(0, BASE, *measured(BASE, 1.0, 1.2)),
+            experiment(1, "c", *measured("c", 0.2, 0.8, 0.9), kept=False),
+            rechecks=(verified(*measured(BASE, 1.1), *measured("d", 0.5, 0.6), subject="d"),),
+        )
+    )
+    assert readings.fresh_noise.degrees == 4
+    assert readings.fresh_noise.sd == pytest.approx(((0.02 + 0.005 + 0.005) / 4) ** 0.5)
+    assert readings.noise.sd > readings.fresh_noise.sd
+
+
 def test_a_disturbed_or_failed_run_is_no_reading() -> None:
     """What does not count is neither compared nor part of the noise."""
     readings = Readings.of(
