@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import TypeAlias
 
 
@@ -269,7 +270,7 @@ class Session:
         return f"autoresearch/{self.tag}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: what is asked for again and again is found once
 class History:
     """Everything a session has done so far: what proposers, judges of the end and reports look at.
 
@@ -286,12 +287,16 @@ class History:
     def baseline(self) -> Experiment | None:
         return self.experiments[0] if self.experiments else None
 
-    @property
+    def of(self, status: Status) -> tuple[Experiment, ...]:
+        """The experiments with this verdict, the baseline among them, oldest first."""
+        return self._by_status[status]
+
+    @cached_property
     def kept(self) -> tuple[Experiment, ...]:
         """The kept experiments after the baseline, oldest first."""
-        return tuple(e for e in self.experiments if e.verdict.status is Status.KEEP and e.number > 0)
+        return tuple(e for e in self.of(Status.KEEP) if e.number > 0)
 
-    @property
+    @cached_property
     def incumbent(self) -> Experiment | None:
         """The last kept experiment (the baseline counts): what the next proposal starts from."""
         return next((e for e in reversed(self.experiments) if e.verdict.status is Status.KEEP), None)
@@ -307,9 +312,16 @@ class History:
         if incumbent is not None and incumbent.measurements:
             return incumbent
         best: Experiment | None = None
-        for experiment in self.experiments:
-            if experiment.verdict.status is not Status.KEEP or experiment.metric is None:
+        for experiment in self.of(Status.KEEP):
+            if experiment.metric is None:
                 continue
             if best is None or best.metric is None or self.session.direction.better(experiment.metric, best.metric):
                 best = experiment
         return best
+
+    @cached_property
+    def _by_status(self) -> Mapping[Status, tuple[Experiment, ...]]:
+        found: dict[Status, list[Experiment]] = {status: [] for status in Status}
+        for experiment in self.experiments:
+            found[experiment.verdict.status].append(experiment)
+        return {status: tuple(experiments) for status, experiments in found.items()}

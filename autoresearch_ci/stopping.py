@@ -34,11 +34,10 @@ def reason_to_stop(history: History, limits: Limits, *, elapsed_s: float, next_s
             return f"the target of {limits.target:g} is reached"
     if limits.max_hours is not None and elapsed_s + next_s > limits.max_hours * 3600:
         return f"the next experiment would not end within {limits.max_hours:g} hours"
-    crashes = _trailing(history, {Status.CRASH})
-    if limits.max_crashes is not None and crashes >= limits.max_crashes:
+    if limits.max_crashes is not None and (crashes := _trailing(history, {Status.CRASH})) >= limits.max_crashes:
         return f"{crashes} crashes in a row"
-    without_keep = _trailing(history, {Status.CRASH, Status.DISCARD})
-    if limits.patience is not None and without_keep >= limits.patience:
+    failed = {Status.CRASH, Status.DISCARD}
+    if limits.patience is not None and (without_keep := _trailing(history, failed)) >= limits.patience:
         return f"{without_keep} experiments in a row without a keep"
     return ""
 

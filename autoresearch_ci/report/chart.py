@@ -88,8 +88,8 @@ def thinned(experiments: Sequence[Item], limit: int = MAX_POINTS) -> list[Item]:
 
 def limits(history: History) -> tuple[float, float]:
     """The range of the metric that is shown: all that was kept, and as much of the discards again on the worse side."""
-    kept = [e.metric for e in history.experiments if e.status is Status.KEEP and e.metric is not None]
-    rest = sorted(e.metric for e in history.experiments if e.status is Status.DISCARD and e.metric is not None)
+    kept = [e.metric for e in history.of(Status.KEEP) if e.metric is not None]
+    rest = sorted(e.metric for e in history.of(Status.DISCARD) if e.metric is not None)
     low, high = (min(kept), max(kept)) if kept else (rest[0], rest[-1]) if rest else (0.0, 1.0)
     reach = (high - low) or abs(high) * 0.02 or 1.0
     if rest:
@@ -137,11 +137,11 @@ def _draw(axes: Axes, history: History) -> None:
 def _draw_failures(axes: Axes, history: History, low: float, high: float) -> None:
     """Discards where they are or as arrows at the edge they are beyond, crashes as crosses on the worse edge."""
     minimize = history.session.direction is Direction.MINIMIZE
-    discards = [e for e in history.experiments if e.status is Status.DISCARD and e.metric is not None]
+    discards = [e for e in history.of(Status.DISCARD) if e.metric is not None]
     inside = thinned([e for e in discards if low <= (e.metric or 0.0) <= high])
     above = thinned([e for e in discards if (e.metric or 0.0) > high])
     below = thinned([e for e in discards if (e.metric or 0.0) < low])
-    crashes = thinned([e for e in history.experiments if e.status is Status.CRASH])
+    crashes = thinned(history.of(Status.CRASH))
     alpha = 0.55 if len(inside) < 300 else 0.25
     if inside:
         axes.plot([e.number for e in inside], [e.metric or 0.0 for e in inside], "o", color=FAINT, markersize=4,
@@ -151,16 +151,15 @@ def _draw_failures(axes: Axes, history: History, low: float, high: float) -> Non
             axes.plot([e.number for e in beyond], [edge] * len(beyond), marker, color=FAINT, markersize=5, alpha=alpha,
                       markeredgewidth=0, clip_on=False, label="beyond the scale")  # fmt: skip
     if crashes:
-        total = sum(e.status is Status.CRASH for e in history.experiments)
         edge = high if minimize else low
         axes.plot([e.number for e in crashes], [edge] * len(crashes), "x", color=CRASH, markersize=5, clip_on=False,
-                 alpha=0.8, label=f"crashed ({total})")  # fmt: skip
+                 alpha=0.8, label=f"crashed ({len(history.of(Status.CRASH))})")  # fmt: skip
 
 
 def _draw_keeps(axes: Axes, history: History) -> None:
     """The running best as a step line to the last experiment, its points, and the numbers of the largest gains."""
     direction = history.session.direction
-    kept = [e for e in history.experiments if e.status is Status.KEEP and e.metric is not None]
+    kept = [e for e in history.of(Status.KEEP) if e.metric is not None]
     if not kept:
         return
     best_of = max if direction is Direction.MAXIMIZE else min

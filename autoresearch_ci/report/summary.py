@@ -35,7 +35,7 @@ def summary(history: History) -> str:
     """The whole document, the same for the same history."""
     session = history.session
     done = max(0, len(history.experiments) - 1)
-    crashed = sum(e.status is Status.CRASH for e in history.experiments)
+    crashed = len(history.of(Status.CRASH))
     lines = [
         "# AutoResearch Summary",
         "",
@@ -137,7 +137,7 @@ def _improvements(history: History) -> list[str]:
 
 
 def _failures(history: History) -> list[str]:
-    failed = [e for e in history.experiments if e.status is not Status.KEEP]
+    failed = [*history.of(Status.DISCARD), *history.of(Status.CRASH)]
     lines = ["## What Didn't Work", ""]
     if not failed:
         return [*lines, "Nothing failed."]
@@ -208,7 +208,7 @@ def _near_misses(history: History) -> list[str]:
     incumbent = history.incumbent
     if incumbent is None or incumbent.metric is None:
         return []
-    discarded = [e for e in history.experiments if e.status is Status.DISCARD and e.metric is not None]
+    discarded = history.of(Status.DISCARD)
     scale = abs(incumbent.metric) or 1.0
     near = [e for e in discarded if e.metric is not None and abs(e.metric - incumbent.metric) < SMALL_GAIN * scale]
     if not near:
@@ -232,7 +232,7 @@ def _untouched(after: Sequence[Experiment]) -> list[str]:
 
 
 def _crashes(after: Sequence[Experiment]) -> list[str]:
-    crashed = [e for e in after if e.status is Status.CRASH]
+    crashed = [e for e in after if e.verdict.status is Status.CRASH]
     without_memory = sum(bool(OUT_OF_MEMORY.search(e.verdict.reason or e.description)) for e in crashed)
     steps = []
     if without_memory:
@@ -248,7 +248,7 @@ def _crashes(after: Sequence[Experiment]) -> list[str]:
 def _doubt(history: History) -> list[str]:
     """Gains that may be luck. In karpathy/autoresearch's own log 17 of 22 kept gains are below 0.001, and its final
     configuration reproduced 73 % of the claimed gain when it was run again (its issue 243)."""
-    chain = [e.metric for e in history.experiments if e.status is Status.KEEP and e.metric is not None]
+    chain = [e.metric for e in history.of(Status.KEEP) if e.metric is not None]
     small = sum(abs(b - a) < SMALL_GAIN * (abs(a) or 1.0) for a, b in pairwise(chain))
     if not small:
         return []

@@ -17,10 +17,11 @@ from autoresearch_ci.workspace.commands import Output
 # https://git-scm.com/docs/git-config#Documentation/git-config.txt-httplowSpeedLimit
 _SLOW_BYTES_PER_S, _SLOW_S = 1000, 30
 # A repository on this machine is the user's own: our push runs none of its hooks (a training script may have planted
-# one), starts no `git gc` there in the middle of a session, and spends no time on the refs of alternates. Its objects are
-# as durable as git makes them by default: our own clone and journal are what a dying machine must not lose.
+# one), starts no `git gc` there in the middle of a session, spends no time on the refs of alternates, and little on
+# compressing what the next `git gc` packs anyway. Its objects are as durable as git makes them by default: our own clone
+# and journal are what a dying machine must not lose.
 _LOCAL_GIT = f"git -c core.hooksPath={os.devnull} -c core.alternateRefsCommand=true"
-_LOCAL_RECEIVE = f"{_LOCAL_GIT} -c receive.autogc=false"
+_LOCAL_RECEIVE = f"{_LOCAL_GIT} -c receive.autogc=false -c core.looseCompression=1"
 
 
 _NO_ENTRY = re.compile(
