@@ -50,7 +50,7 @@ def test_two_changes_of_one_script(ours: str, theirs: str, merged: str | None) -
 
 @given(LINES, LINES, st.booleans())
 @example(["A = 1"], [], False)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 def test_a_change_on_one_side_is_taken_as_it_is(base: list[str], other: list[str], ends: bool) -> None:
     """Where only one side changed, the merge is that side, byte for byte, whichever it is."""
     old, new = "\n".join(base) + "\n" * ends, "\r\n".join(other) + "\n" * ends
@@ -59,7 +59,7 @@ def test_a_change_on_one_side_is_taken_as_it_is(base: list[str], other: list[str
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["", "ours", "theirs"])), min_size=1, max_size=12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_changes_of_different_lines_go_together(rows: list[tuple[int, str]]) -> None:
     """Whatever lines each side changed: as long as no line was changed by both, both changes are in the result."""
 

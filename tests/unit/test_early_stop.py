@@ -380,7 +380,7 @@ def test_the_last_words_are_on_the_curve(bench: Bench) -> None:
     assert not bench.watch.requested()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(0, 600))
 def test_a_curve_is_thinned_evenly(tmp_path_factory: pytest.TempPathFactory, count: int) -> None:
     """At most MAX_POINTS points: the first, the last, and between them none that is missing twice as long as the others."""

@@ -390,7 +390,7 @@ def parses(script: str) -> bool:
     return True
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(changes())
 def test_only_the_literals(change: tuple[str, tuple[Knob, ...], dict[str, Value]]) -> None:
     """Any values give a script that parses, has these values, and is as it was in every other byte."""
@@ -422,7 +422,7 @@ def test_scale(knob: Knob, coordinate: float) -> None:
     assert knob.at(knob.coordinate(value)) == value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from([line for part in FRAGMENTS for line in part.splitlines()]), max_size=20))
 def test_never_raises(lines: list[str]) -> None:
     """Finding knobs raises for no text, Python or not."""

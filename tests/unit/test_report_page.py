@@ -121,7 +121,7 @@ def test_many_experiments_are_cut() -> None:
     assert "The last 200; 400 earlier ones are in results.tsv." in text
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.text(max_size=100))
 def test_no_text_makes_a_tag(words: str) -> None:
     """No description, reason, setting or title adds a tag or an attribute."""

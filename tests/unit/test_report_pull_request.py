@@ -211,7 +211,7 @@ def test_diff_lines() -> None:
     assert kinds == ["", "", "", "@", " ", "-", "-", "+", "+", "+"] * 2
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.text(max_size=400), st.sampled_from(["@", "&", "<|>", "`", "a", "文", "😀"]), st.integers(3, 5))
 def test_the_body_is_never_too_long(anything: str, often: str, size: int) -> None:
     """However long and odd the descriptions, reasons, settings and names, the body stays below 60,000 characters."""
@@ -245,7 +245,7 @@ def test_the_body_is_never_too_long(anything: str, often: str, size: int) -> Non
     assert "more in [results.tsv]" in made
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.text(max_size=100))
 def test_descriptions_do_nothing(words: str) -> None:
     """A description, a reason or a setting mentions nobody and adds no row."""
