@@ -6,7 +6,7 @@ On disk, in the session's state folder:
     running.json        what is running now, for `status`; not part of the record
     logs/00/0003-1.log  the log of experiment 3's first run
 
-The record travels as files on the journal ref, in segments of 100 experiments, so that the 2,000th experiment does not cost
+The record travels as files on the journal ref, in segments of 20 experiments, so that the 2,000th experiment does not cost
 more than the 10th; a segment that is full never changes again. `results.tsv` is the public extract.
 """
 
@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 from autoresearch_ci.errors import GitError, MachineError
 from autoresearch_ci.experiment import Experiment, History, Recheck, Session
 
-SEGMENT: Final = 100  # experiments per file on the journal ref
+SEGMENT: Final = 20  # experiments per file on the journal ref
 LOG_TAIL: Final = 64 * 1024  # bytes of every log that are pushed with the journal
 LOG_READ: Final = 4 * 1024 * 1024  # bytes of a log, from its end, that are searched for the metric
 
