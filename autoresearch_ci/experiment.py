@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+NEAR_MISS: Final = "near-miss"  # the parameter of a second try: the number of the experiment that is tried again
 
 
 class Direction(StrEnum):

@@ -40,8 +40,8 @@ class Detection:
     `source`: who said it: `torch`, or without torch `nvml`, `nvidia-smi` or `os`. `device_memory_mb`: of the smallest
     device. `cuda`: the CUDA version that torch was built for. `can_compile`: Triton and a C compiler are there, which
     torch.compile needs on CUDA. `mig`: the device is a slice of a card, or a card that is sliced. `unused_devices`:
-    NVIDIA devices of the machine that this torch cannot use. `chip`: Apple's name of it. `cores`, `memory_mb`: what a
-    process may use.
+    NVIDIA devices of the machine that this torch cannot use. `chip`: the CPU's name, of Apple's the whole chip's.
+    `cores`, `memory_mb`: what a process may use.
     """
 
     source: str
@@ -63,9 +63,9 @@ class Detection:
 
     @property
     def name(self) -> str:
-        """What a person calls the device: `NVIDIA H100`, `2 × NVIDIA L4`, `Apple M2 Pro`, `CPU, 8 cores`."""
+        """What a person calls the device: `NVIDIA H100`, `2 × NVIDIA L4`, `Apple M2 Pro`, `AMD EPYC 7763, 8 cores`."""
         if not self.devices:
-            return f"CPU, {self.cores} core{'' if self.cores == 1 else 's'}"
+            return f"{self.chip or 'CPU'}, {self.cores} core{'' if self.cores == 1 else 's'}"
         return self.devices[0] if len(self.devices) == 1 else f"{len(self.devices)} × {self.devices[0]}"
 
     def as_dict(self) -> dict[str, Value]:

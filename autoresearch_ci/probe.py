@@ -32,7 +32,7 @@ def main() -> None:
 def detect() -> dict[str, Any]:
     """Everything that is known: what torch says, else the NVIDIA driver, else the operating system."""
     apple_silicon = sys.platform == "darwin" and platform.machine() == "arm64"
-    chip = sysctl("machdep.cpu.brand_string") if sys.platform == "darwin" else ""
+    chip = processor()
     facts: dict[str, Any] = {
         "source": "os",
         "platform": "mps" if apple_silicon else "cpu",
@@ -188,6 +188,17 @@ def chip_has_bf16(chip: str) -> bool:
     """Whether the generation of an Apple chip has bf16: from the M2 on."""
     generation = re.match(r"Apple M(\d+)", chip)
     return generation is not None and int(generation[1]) >= 2
+
+
+def processor() -> str:
+    """The name of the CPU, on Apple's machines of the whole chip; empty where the system does not tell."""
+    if sys.platform == "darwin":
+        return sysctl("machdep.cpu.brand_string")
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        return ""
 
 
 def sysctl(name: str) -> str:

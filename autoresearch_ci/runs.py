@@ -112,6 +112,10 @@ class Runs:
         self.workspace.push_meanwhile()
         return history
 
+    def recall(self, history: History) -> None:
+        """What is usual on this machine, from the runs of an earlier process here."""
+        self._usual.extend(m for e in history.experiments[-USUAL_RUNS:] for m in e.measurements if not m.disturbed)
+
     def measure(
         self,
         session: Session,

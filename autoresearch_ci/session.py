@@ -1,4 +1,4 @@
-"""THE LOOP, readable on one screen, and the Protocol of what makes its proposals."""
+"""THE LOOP, readable on one screen."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Final, Protocol
+from typing import Final
 
 from autoresearch_ci import results, source
 from autoresearch_ci.early_stop import Curve
-from autoresearch_ci.errors import BaselineError, ProposerError
+from autoresearch_ci.errors import BaselineError
 from autoresearch_ci.experiment import (
     Category,
     Ending,
@@ -22,24 +22,16 @@ from autoresearch_ci.experiment import (
     Status,
     Verdict,
 )
-from autoresearch_ci.judge import Rule, RunAgain, crash_reason, judge, near_miss, out_of_memory
+from autoresearch_ci.judge import Rule, RunAgain, crash_reason, judge, out_of_memory
 from autoresearch_ci.noise import Readings
+from autoresearch_ci.proposals import Proposals, Proposer
 from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.runs import SEED, SEEDS_PER_EXPERIMENT, Runs
 from autoresearch_ci.stopping import Limits, reason_to_stop
 from autoresearch_ci.verification import recheck
 
-MAX_REFUSALS: Final = 20  # proposals refused in a row before the proposer counts as failed
 SHOWN_LOG: Final = 4096  # bytes of a crash's log, from its end, that are shown
-NEAR_MISS: Final = "near-miss"  # the parameter that holds the number of the experiment that is tried again
 NOTHING_LEFT: Final = "nothing is left to try"
-
-
-class Proposer(Protocol):
-    """What makes proposals."""
-
-    def propose(self, history: History, script: str) -> Proposal | None:
-        """The next proposal, a change of `script` (the incumbent's text); None when nothing is left to try."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,7 +55,7 @@ class Loop:
     hidden: str = ""
     judge: Callable[..., Verdict | RunAgain] = judge  # another one only to be compared with it, by `nox -s bench-judge`
     _readings: Readings = field(init=False)
-    _tried: set[str] = field(default_factory=set)
+    _proposals: Proposals = field(init=False)
     _table: str = ""  # results.tsv so far: written whole, the 2,000th experiment would cost more than the 10th
 
     def research(self, history: History, *, moved: str = "") -> History:
@@ -75,16 +67,19 @@ class Loop:
         ProposerError, and what the parts raise when the session cannot go on.
         """
         self._readings = Readings.of(history)
+        self._proposals = Proposals(
+            proposer=self.proposer, relieve=self.relieve, workspace=self.runs.workspace, console=self.runs.console
+        )
         self._table = results.write(history)
         for experiment in history.experiments:
-            self._remember(experiment)
+            self._proposals.remember(experiment)
         if not history.experiments and (baseline := self._baseline(history)):
             history = self._settle(history, baseline)
         elif moved:
             history = self._measure_again(history, moved)
         reason = ""
         while not self.runs.interrupt.requested() and not (reason := self._reason_to_stop(history)):
-            proposal = self._next_proposal(history) or self._near_miss(history)
+            proposal = self._proposals.following(history)
             if proposal is None:
                 reason = NOTHING_LEFT
                 break
@@ -130,9 +125,8 @@ class Loop:
         number, started = len(history.experiments), self.runs.now()
         with self.runs.console.group(f"Experiment {number}: {proposal.description}"):
             commit = self._commit(history, proposal, number)
-            rival = next((m.curve for m in reversed(incumbent.measurements) if m.commit == incumbent.commit), ())
-            measurements = self._run(history, number, commit, proposal, [], 0, rival)
-            if out_of_memory(measurements[-1]) and (smaller := self._relieved(proposal)):
+            measurements = self._run(history, number, commit, proposal, [], 0, _curve(history, incumbent))
+            if out_of_memory(measurements[-1]) and (smaller := self._proposals.relieved(proposal)):
                 self.runs.console.info("out of memory: once more with half the device batch")
                 proposal = smaller
                 commit = self._commit(history, proposal, number)
@@ -197,7 +191,7 @@ class Loop:
     def _settle(self, history: History, experiment: Experiment) -> History:
         """Makes the experiment durable, in the order that a dying machine cannot break: journal, refs, push. Then tells it."""
         history = self.runs.journal.append(history, experiment)
-        self._remember(experiment)
+        self._proposals.remember(experiment)
         self._readings.add(experiment)
         self._table += results.row(experiment)
         self.runs.save(history, experiment, self._table)
@@ -216,65 +210,6 @@ class Loop:
             self.runs.console.info(report)
             self.runs.console.step_summary(report)
         return history
-
-    def _next_proposal(self, history: History) -> Proposal | None:
-        """A proposal that parses and was never tried; None when the proposer has nothing left, or on an interrupt."""
-        incumbent = history.incumbent
-        assert incumbent is not None
-        script = self.runs.workspace.script(incumbent.commit)
-        refusal = ""
-        for _ in range(MAX_REFUSALS):
-            proposal = self.proposer.propose(replace(history, rechecks=()), script)  # blind to the holdout
-            if proposal is None:
-                return None
-            refusal = self._refusal(proposal, script)
-            if not refusal:
-                return proposal
-            self.runs.console.info(f"refused `{proposal.description}`: {refusal}")
-        raise ProposerError(
-            f"{MAX_REFUSALS} proposals in a row were refused, the last because {refusal}",
-            hint="widen `scope`, or try another `proposer`",
-        )
-
-    def _near_miss(self, history: History) -> Proposal | None:
-        """With nothing left to try there is time for what looked better but was not sure: once more, by fresh runs alone."""
-        incumbent = history.incumbent
-        assert incumbent is not None
-        again = {e.parameters.get(NEAR_MISS) for e in history.experiments}
-        for experiment in history.experiments:
-            fresh = experiment.number not in again and NEAR_MISS not in experiment.parameters
-            if fresh and experiment.parent == incumbent.commit and near_miss(experiment):
-                return Proposal(
-                    script=self.runs.workspace.script(experiment.commit),
-                    description=f"Again: {experiment.description}",
-                    category=experiment.category,
-                    rationale=f"experiment {experiment.number} looked better, but was not sure",
-                    proposer=experiment.proposer,
-                    parameters={NEAR_MISS: experiment.number},
-                )
-        return None
-
-    def _refusal(self, proposal: Proposal, script: str) -> str:
-        try:
-            fingerprint = source.fingerprint(proposal.script)
-        except ValueError as error:
-            return f"it does not parse ({error})"
-        if fingerprint == source.fingerprint(script):
-            return "it changes nothing"
-        return "it was tried before" if fingerprint in self._tried else ""
-
-    def _relieved(self, proposal: Proposal) -> Proposal | None:
-        script = self.relieve(proposal.script)
-        if script is None or source.fingerprint(script) in self._tried:
-            return None
-        return Proposal(
-            script=script,
-            description=f"{proposal.description} (half the device batch)",
-            category=proposal.category,
-            rationale=proposal.rationale,
-            proposer=proposal.proposer,
-            parameters=proposal.parameters,
-        )
 
     def _commit(self, history: History, proposal: Proposal, number: int) -> str:
         incumbent = history.incumbent
@@ -346,10 +281,6 @@ class Loop:
             finished_at=self.runs.now(),
         )
 
-    def _remember(self, experiment: Experiment) -> None:
-        self._tried.add(experiment.fingerprint)
-        self._tried.update(m.fingerprint for m in experiment.measurements)
-
     def _reason_to_stop(self, history: History) -> str:
         longest = max(
             (m.run.wall_s for e in history.experiments[-20:] for m in e.measurements), default=self.runs.rules.timeout_s
@@ -357,6 +288,12 @@ class Loop:
         elapsed = (self.runs.now() - self.began).total_seconds()
         runs = 1 + (self.reserved_runs if history.incumbent is not history.baseline else 0)
         return reason_to_stop(history, self.limits, elapsed_s=elapsed, next_s=runs * longest)
+
+
+def _curve(history: History, incumbent: Experiment) -> Curve:
+    """The incumbent's curve, as this machine last made it."""
+    here = [m for r in history.rechecks if r.purpose is Purpose.MACHINE for m in r.measurements]
+    return next((m.curve for m in reversed([*incumbent.measurements, *here]) if m.commit == incumbent.commit), ())
 
 
 def _mean(values: tuple[float, ...]) -> float:

@@ -228,6 +228,13 @@ def _base_against_best(
     return runs.save(runs.journal.append_recheck(history, made), made, table)
 
 
+def complete(history: History, purpose: Purpose) -> bool:
+    """Whether nothing is missing that could be measured for the best commit: no run, and in an ablation no kept commit."""
+    best = history.best
+    reverted = [kept.commit for kept in history.kept] if purpose is Purpose.ABLATE else [""]
+    return best is None or all(_made(history, purpose, best, commit) for commit in reverted)
+
+
 def _counted(runs: Runs, history: History, measurement: Measurement) -> Measurement:
     """The measurement as evidence: a crash is told, and whatever it printed before is no value."""
     last_reading_counts = runs.rules.last_reading_counts

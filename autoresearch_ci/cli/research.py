@@ -13,23 +13,17 @@ from autoresearch_ci.cli import wiring
 from autoresearch_ci.cli.conclusion import check, conclude, in_repository, set_outputs
 from autoresearch_ci.cli.environment import Place, environment
 from autoresearch_ci.cli.options import Call
+from autoresearch_ci.cli.parts import make_loop, make_proposer, make_runs
 from autoresearch_ci.cli.signals import Signals
 from autoresearch_ci.cli.wiring import Opened
-from autoresearch_ci.conditions import Cards, Conditions, moved
+from autoresearch_ci.conditions import moved
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import MachineError, SettingsError
-from autoresearch_ci.experiment import Ending, History, Purpose, Scalar, Session
-from autoresearch_ci.judge import Rule
-from autoresearch_ci.platforms import Platform
-from autoresearch_ci.proposers.knobs import halve_batch
-from autoresearch_ci.proposers.queue import QueueProposer
-from autoresearch_ci.proposers.search import SearchProposer
-from autoresearch_ci.runs import Rules, RunRequest, Runs
-from autoresearch_ci.session import Loop, Proposer
+from autoresearch_ci.experiment import Ending, History, Purpose, Session
+from autoresearch_ci.runs import RunRequest
 from autoresearch_ci.settings import Loaded, Settings
-from autoresearch_ci.stopping import Limits
+from autoresearch_ci.verification import complete
 
-SEARCH_SEED: Final = 0
 PREPARE_TIMEOUT_S: Final = 6 * 3600.0
 
 
@@ -53,9 +47,12 @@ def run_session(
             history = _begin(opened, place)
             if not history.experiments:
                 _prepare(call.console, opened, place, signals)
-            runs = _runs(call.console, opened, place, signals)
-            loop = _loop(opened, runs, _proposer(opened, history), began)
-            history = loop.research(history, moved=moved(history, runs.conditions.fixed))
+            runs = make_runs(call.console, opened, place, signals)
+            loop = make_loop(opened, runs, make_proposer(opened, history), began)
+            elsewhere = moved(history, runs.conditions.fixed)
+            if not elsewhere:
+                runs.recall(history)
+            history = loop.research(history, moved=elsewhere)
             if finalize_after and not signals.requested():
                 history = check(runs, opened.settings, history, began)
         if signals.requested():
@@ -85,31 +82,40 @@ def finalize_session(call: Call) -> int:
 
 
 def _checked(call: Call, opened: Opened, history: History, signals: Signals, began: dt.datetime) -> History:
-    """Measured again now, when it was not yet. A job that was cancelled has five minutes left: they are for the report."""
-    if not _unmeasured(opened.settings, history):
+    """Measured again now, as far as it was not yet.
+
+    In a job, what did not fit `max-hours` is not made up for here, and a job that was cancelled has five minutes left: they
+    are for the report.
+    """
+    in_actions = call.environ.get("GITHUB_ACTIONS") == "true"
+    missing = [purpose for purpose in _wanted(opened.settings, history) if not complete(history, purpose)]
+    if in_actions and history.ended:
+        recorded = {
+            r.purpose for r in history.rechecks if history.best and history.best.commit in (r.subject, r.reference)
+        }
+        missing = [purpose for purpose in missing if purpose not in recorded]
+    if not missing:
         return history
-    if call.environ.get("GITHUB_ACTIONS") == "true" and not history.ended:
+    if in_actions and not history.ended:
         call.console.warning("not measured again: the job was cut off; `autoresearch-ci finalize` does it later")
         return history
     try:
         with _place(call, opened) as place:
             _describe(call.console, place)
-            return check(_runs(call.console, opened, place, signals), opened.settings, history, began)
+            return check(make_runs(call.console, opened, place, signals), opened.settings, history, began)
     except MachineError as error:
         call.console.warning(f"not measured again, because nothing can be run here: {error.message}")
         return history
 
 
-def _unmeasured(settings: Settings, history: History) -> bool:
-    """Whether something is wanted that was never measured for the commit that the session ended up with."""
-    best = history.best
-    wanted = {
+def _wanted(settings: Settings, history: History) -> list[Purpose]:
+    """What is to be measured before the pull request."""
+    asked = {
         Purpose.VERIFY: settings.verify_runs > 0,
         Purpose.HOLDOUT: settings.holdout is not None,
         Purpose.ABLATE: settings.ablate and len(history.kept) > 1,
     }
-    made = {r.purpose for r in history.rechecks if best is not None and best.commit in (r.subject, r.reference)}
-    return bool(history.kept) and any(asked and purpose not in made for purpose, asked in wanted.items())
+    return [purpose for purpose, wanted in asked.items() if wanted and history.kept]
 
 
 def _place(call: Call, opened: Opened, *, native_when_no_container: bool = False) -> AbstractContextManager[Place]:
@@ -218,85 +224,6 @@ def _prepare(console: Console, opened: Opened, place: Place, signals: Signals) -
         raise MachineError(
             f"`prepare` failed with exit code {run.exit_code}", hint=f"its log is {opened.journal.log_path(name)}"
         )
-
-
-def _runs(console: Console, opened: Opened, place: Place, signals: Signals) -> Runs:
-    settings = opened.settings
-    rules = Rules(
-        command=settings.command_line,
-        directory=opened.directory,
-        variables={
-            **place.adjustments.variables(),
-            "AUTORESEARCH_TIME_BUDGET": f"{settings.time_budget:g}",
-            **settings.env,
-        },
-        timeout_s=settings.timeout_s,
-        last_reading_counts=settings.at_timeout == "last-reading",
-        metric_pattern=settings.metric_pattern,
-        early_stop=settings.early_stop,
-    )
-    return Runs(
-        rules=rules,
-        workspace=opened.workspace,
-        executor=place.executor,
-        journal=opened.journal,
-        console=console,
-        interrupt=signals,
-        now=_now,
-        conditions=_conditions(place),
-    )
-
-
-def _conditions(place: Place) -> Conditions:
-    """What every run is described by; the fixed part must be the same for two readings to be compared."""
-    detected = place.detection
-    cards = Cards.of_this_machine() if place.platform is Platform.CUDA else None
-    fixed: dict[str, Scalar] = {
-        "device": detected.name,
-        "executor": place.kind,
-        "torch": detected.torch,
-        "python": detected.python,
-    }
-    return Conditions(fixed | ({"driver": cards.driver} if cards else {}), cards)
-
-
-def _loop(opened: Opened, runs: Runs, proposer: Proposer, began: dt.datetime) -> Loop:
-    settings = opened.settings
-    return Loop(
-        runs=runs,
-        proposer=proposer,
-        rule=Rule(confidence=settings.confidence, max_runs=settings.max_runs, min_delta=settings.min_delta),
-        limits=Limits(
-            max_iterations=settings.max_iterations,
-            max_hours=settings.max_hours,
-            target=settings.target,
-            patience=settings.patience,
-            max_crashes=settings.max_crashes,
-        ),
-        baseline_runs=settings.baseline_runs,
-        reserved_runs=2 * (settings.verify_runs + (max(1, settings.verify_runs) if settings.holdout_command else 0)),
-        hidden=settings.holdout_metric,
-        report_every=settings.report_every,
-        relieve=halve_batch,
-        began=began,
-    )
-
-
-def _proposer(opened: Opened, history: History) -> Proposer:
-    """What the settings ask for: a person's own wishes first, then the search."""
-    settings = opened.settings
-    search = SearchProposer(direction=settings.direction, scope=settings.scope, seed=SEARCH_SEED)
-    wishes = [settings.hypothesis] if settings.hypothesis else []
-    if settings.plan is not None:
-        data = opened.workspace.read_base(in_repository(opened, settings.plan))
-        if data is None:
-            raise SettingsError(f"the base commit has no `{settings.plan}`", hint="commit it, or change `plan`")
-        lines = (line.partition("#")[0].strip() for line in data.decode("utf-8", errors="replace").splitlines())
-        wishes += [line for line in lines if line]
-    if settings.proposer == "search" and not wishes:
-        return search
-    script = opened.workspace.script(history.session.base_commit)
-    return QueueProposer(wishes, script=script, then=search if settings.proposer == "search" else None)
 
 
 def _interrupted(

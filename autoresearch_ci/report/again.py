@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from autoresearch_ci.experiment import Experiment, History, Measurement, Purpose, Recheck
+from autoresearch_ci.experiment import NEAR_MISS, Experiment, History, Measurement, Purpose, Recheck
 from autoresearch_ci.report.markdown import clean
 
 HEADINGS: Final = ("What", "Its runs", "Runs of what it is compared with", "Why")
 MAX_NOTE: Final = 160
-NEAR_MISS: Final = (
-    "near-miss"  # the parameter with the number of an experiment that is tried again, as session.py sets it
-)
 WHY: Final = {
     Purpose.VERIFY: "base against best, before the pull request",
     Purpose.ABLATE: "whether a kept commit still matters",

@@ -26,7 +26,7 @@ from autoresearch_ci.report.trust import (
 MAX_ROWS: Final = 50
 MAX_SENTENCE: Final = 1000  # of our own sentences, which bound what they quote
 MAX_DROPPED: Final = 10  # commits in one command
-NEAR_MISS: Final = 3  # how many discards close to the incumbent are named
+MAX_NEAR_MISSES: Final = 3  # how many discards close to the incumbent are named
 SMALL_GAIN: Final = 0.001  # of the metric: what two runs of the same script commonly differ by
 OUT_OF_MEMORY: Final = re.compile(r"out of memory|\bOOM\b", re.IGNORECASE)  # a bare table says it in the description
 
@@ -198,7 +198,7 @@ def _by_evidence(history: History, found: Trust) -> list[str]:
     if idle:
         words = [cell(history.session.tag), *(cell(e.label) for e in idle)][: 1 + MAX_DROPPED]
         steps.append(f"Leave out what no longer matters: `autoresearch-ci finalize --tag {' --drop '.join(words)}`.")
-    missed = near_misses(history)[:NEAR_MISS]
+    missed = near_misses(history)[:MAX_NEAR_MISSES]
     if missed:
         steps.append(f"Try the near misses again, or together: {'; '.join(cell(e.description) for e in missed)}.")
     return steps
@@ -214,7 +214,7 @@ def _near_misses(history: History) -> list[str]:
     if not near:
         return []
     near.sort(key=lambda e: abs((e.metric or 0.0) - (incumbent.metric or 0.0)))
-    named = "; ".join(cell(e.description) for e in near[:NEAR_MISS])
+    named = "; ".join(cell(e.description) for e in near[:MAX_NEAR_MISSES])
     return [f"Try the near misses again, or together: {named}."]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from autoresearch_ci import journal
 from autoresearch_ci.noise import Readings, confirmed, verification
-from autoresearch_ci.settings import parse_duration
+from autoresearch_ci.units import parse_duration
 from autoresearch_ci.workspace import new_repository
 
 STARTER = Path(__file__).parents[2] / "autoresearch_ci" / "starter"

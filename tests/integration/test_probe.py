@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -176,3 +177,11 @@ def test_bf16_begins_with_the_m2(chip: str, has: bool) -> None:
 def test_what_the_kernel_does_not_know_is_empty() -> None:
     """A name that is unknown, or a system without sysctl, gives an empty text."""
     assert probe.sysctl("no.such.name") == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="reads what Linux tells of x86")
+def test_the_processor_has_its_name() -> None:
+    """Two machines with as many cores are told apart."""
+    name = probe.processor()
+    assert name
+    assert f": {name}\n" in Path("/proc/cpuinfo").read_text()

@@ -208,4 +208,5 @@ def test_devices_are_named_for_people() -> None:
     assert CUDA.name == "NVIDIA H100"
     assert replace(CUDA, devices=("NVIDIA L4",) * 2).name == "2 × NVIDIA L4"
     assert CPU.name == "CPU, 8 cores"
+    assert replace(CPU, chip="AMD EPYC 7763").name == "AMD EPYC 7763, 8 cores"
     assert replace(CPU, cores=1).name == "CPU, 1 core"

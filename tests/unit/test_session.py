@@ -5,18 +5,21 @@ import datetime as dt
 import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from autoresearch_ci import journal, source
 from autoresearch_ci.console import Console
+from autoresearch_ci.early_stop import Watch
 from autoresearch_ci.errors import BaselineError, ProposerError
 from autoresearch_ci.experiment import Category, Direction, Ending, History, Proposal, Run, Session, Status
 from autoresearch_ci.journal import Journal
 from autoresearch_ci.judge import Rule
+from autoresearch_ci.proposals import MAX_REFUSALS
 from autoresearch_ci.runs import Interrupt, Rules, RunRequest, Runs
-from autoresearch_ci.session import MAX_REFUSALS, NOTHING_LEFT, Loop
+from autoresearch_ci.session import NOTHING_LEFT, Loop
 from autoresearch_ci.stopping import Limits
 
 BASE = "b" * 40
@@ -508,6 +511,41 @@ def test_on_another_machine_baseline_and_incumbent_are_measured_again(tmp_path: 
     assert evidence is not None
     assert evidence.gain == pytest.approx(-0.105)  # 1.6 here against the incumbent's 1.49 and 1.5 here
     assert journal.parse(second.journal.load()) == done
+
+
+def test_on_another_machine_the_curve_to_beat_is_made_there(tmp_path: Path) -> None:
+    """A faster machine's curve would stop every candidate here: the one of the runs made here is the rival."""
+
+    def timed(value: float) -> Callable[[str], tuple[Run, str]]:
+        return lambda _: (Run(ending=Ending.EXITED, exit_code=0, wall_s=1.0), f"step: 1 m: {value}\nm: {value}\n")
+
+    first = Bench(tmp_path / "a", FakeProposer(script(0.5)), behave=timed(1.0))
+    second = Bench(tmp_path / "b", FakeProposer(script(0.6)), behave=timed(9.0))
+    for bench in (first, second):
+        bench.loop.runs.rules = replace(bench.loop.runs.rules, early_stop=True)
+    history = first.research()
+    second.loop.research(second.journal.begin(history), moved="another device")
+    here, there = first.executor.interrupt, second.executor.interrupt
+    assert isinstance(here, Watch)
+    assert isinstance(there, Watch)
+    assert [[value for _, value in watch.rival or ()] for watch in (here, there)] == [[1.0], [9.0]]
+
+
+def test_a_resumed_loop_knows_what_is_usual(tmp_path: Path) -> None:
+    """The first run of a new process is held against the steps of the last one's."""
+    steps = iter([1000, 500, 1000])
+
+    def behave(text: str) -> tuple[Run, str]:
+        return Run(ending=Ending.EXITED, exit_code=0, wall_s=1.0), f"m: 1.0\nnum_steps: {next(steps)}\n"
+
+    first = Bench(tmp_path, FakeProposer(), behave=behave)
+    history = first.research()
+    runs = Bench(tmp_path, FakeProposer(), behave=behave).loop.runs
+    runs.recall(history)
+    made = runs.measure(
+        history.session, commit=BASE, log=lambda again: f"{again}.log", seed=42, number=1, description="again"
+    )
+    assert [bool(m.disturbed) for m in made] == [True, False]
 
 
 def test_near_misses_are_run_again_when_nothing_else_is_left(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from autoresearch_ci import settings
 from autoresearch_ci.errors import SettingsError
-from autoresearch_ci.settings import format_duration, format_size, load, parse_duration, parse_size
+from autoresearch_ci.settings import load
+from autoresearch_ci.units import format_duration, format_size, parse_duration, parse_size
 
 REQUIRED = {"time-budget": "5m", "metric": "val_bpb", "direction": "minimize"}
 

@@ -14,7 +14,7 @@ from autoresearch_ci.experiment import Direction, Ending, History, Purpose, Rech
 from autoresearch_ci.noise import Readings
 from autoresearch_ci.proposers.search import SearchProposer
 from autoresearch_ci.report.summary import summary
-from autoresearch_ci.verification import ablate, holdout, verify
+from autoresearch_ci.verification import ablate, complete, holdout, verify
 from tests.forge.fixtures import TRAIN
 from tests.unit.test_session import BASE, Bench, FakeProposer, Hand
 
@@ -164,10 +164,12 @@ def test_an_interrupted_ablation_goes_on_later(tmp_path: Path) -> None:
     bench, history = researched(tmp_path, *THREE, behave=behave, interrupt=hand)
     bench.executor.behave = lambda text: plain(text) if next(count) <= 9 else ended("", ending=Ending.INTERRUPTED)
     stopped = ablated(bench, history)
+    assert not complete(stopped, Purpose.ABLATE)
     assert [(len(r.measurements), bool(r.note)) for r in stopped.rechecks] == [(6, False), (2, True)]
     assert "2 of 3 ablations are not complete" in bench.err.getvalue()
     bench.executor.behave = plain
     whole = ablated(bench, stopped)
+    assert complete(whole, Purpose.ABLATE)
     assert [(r.reverted, len(r.measurements)) for r in whole.rechecks[2:]] == [
         (history.kept[1].commit, 6),
         (history.kept[2].commit, 6),
@@ -203,8 +205,10 @@ def test_a_verification_that_did_not_fit_is_told(tmp_path: Path) -> None:
     assert recheck.measurements == ()
     assert "fitted the time that was left" in recheck.note
     assert recheck.note in summary(late)
-    made = verify(bench.loop.runs, late, wanted=3, seconds=None, table="").rechecks[-1]
-    assert made.measurements
+    assert not complete(late, Purpose.VERIFY)
+    done = verify(bench.loop.runs, late, wanted=3, seconds=None, table="")
+    assert done.rechecks[-1].measurements
+    assert complete(done, Purpose.VERIFY)
 
 
 def test_base_and_best_on_the_holdout(tmp_path: Path) -> None:

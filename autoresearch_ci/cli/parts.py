@@ -1,0 +1,104 @@
+"""Builds the parts of a session from its settings: what makes runs, what proposes, and the loop that uses both."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Final
+
+from autoresearch_ci.cli.conclusion import in_repository
+from autoresearch_ci.cli.environment import Place
+from autoresearch_ci.cli.wiring import Opened
+from autoresearch_ci.conditions import Cards, Conditions
+from autoresearch_ci.console import Console
+from autoresearch_ci.errors import SettingsError
+from autoresearch_ci.experiment import History, Scalar
+from autoresearch_ci.judge import Rule
+from autoresearch_ci.platforms import Platform
+from autoresearch_ci.proposals import Proposer
+from autoresearch_ci.proposers.knobs import halve_batch
+from autoresearch_ci.proposers.queue import QueueProposer
+from autoresearch_ci.proposers.search import SearchProposer
+from autoresearch_ci.runs import Interrupt, Rules, Runs
+from autoresearch_ci.session import Loop
+from autoresearch_ci.stopping import Limits
+
+SEARCH_SEED: Final = 0
+
+
+def make_runs(console: Console, opened: Opened, place: Place, interrupt: Interrupt) -> Runs:
+    settings = opened.settings
+    rules = Rules(
+        command=settings.command_line,
+        directory=opened.directory,
+        variables={
+            **place.adjustments.variables(),
+            "AUTORESEARCH_TIME_BUDGET": f"{settings.time_budget:g}",
+            **settings.env,
+        },
+        timeout_s=settings.timeout_s,
+        last_reading_counts=settings.at_timeout == "last-reading",
+        metric_pattern=settings.metric_pattern,
+        early_stop=settings.early_stop,
+    )
+    return Runs(
+        rules=rules,
+        workspace=opened.workspace,
+        executor=place.executor,
+        journal=opened.journal,
+        console=console,
+        interrupt=interrupt,
+        now=lambda: dt.datetime.now(dt.UTC),
+        conditions=_conditions(place),
+    )
+
+
+def _conditions(place: Place) -> Conditions:
+    """What every run is described by; the fixed part must be the same for two readings to be compared."""
+    detected = place.detection
+    cards = Cards.of_this_machine() if place.platform is Platform.CUDA else None
+    fixed: dict[str, Scalar] = {
+        "device": detected.name,
+        "executor": place.kind,
+        "torch": detected.torch,
+        "python": detected.python,
+    }
+    return Conditions(fixed | ({"driver": cards.driver} if cards else {}), cards)
+
+
+def make_loop(opened: Opened, runs: Runs, proposer: Proposer, began: dt.datetime) -> Loop:
+    settings = opened.settings
+    return Loop(
+        runs=runs,
+        proposer=proposer,
+        rule=Rule(confidence=settings.confidence, max_runs=settings.max_runs, min_delta=settings.min_delta),
+        limits=Limits(
+            max_iterations=settings.max_iterations,
+            max_hours=settings.max_hours,
+            target=settings.target,
+            patience=settings.patience,
+            max_crashes=settings.max_crashes,
+        ),
+        baseline_runs=settings.baseline_runs,
+        reserved_runs=2 * (settings.verify_runs + (max(1, settings.verify_runs) if settings.holdout_command else 0)),
+        hidden=settings.holdout_metric,
+        report_every=settings.report_every,
+        relieve=halve_batch,
+        began=began,
+    )
+
+
+def make_proposer(opened: Opened, history: History) -> Proposer:
+    """What the settings ask for: a person's own wishes first, then the search."""
+    settings = opened.settings
+    search = SearchProposer(direction=settings.direction, scope=settings.scope, seed=SEARCH_SEED)
+    wishes = [settings.hypothesis] if settings.hypothesis else []
+    if settings.plan is not None:
+        data = opened.workspace.read_base(in_repository(opened, settings.plan))
+        if data is None:
+            raise SettingsError(f"the base commit has no `{settings.plan}`", hint="commit it, or change `plan`")
+        lines = (line.partition("#")[0].strip() for line in data.decode("utf-8", errors="replace").splitlines())
+        wishes += [line for line in lines if line]
+    if settings.proposer == "search" and not wishes:
+        return search
+    script = opened.workspace.script(history.session.base_commit)
+    return QueueProposer(wishes, script=script, then=search if settings.proposer == "search" else None)
