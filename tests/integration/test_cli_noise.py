@@ -107,3 +107,19 @@ def test_out_of_hours_there_is_no_verification(project: Project) -> None:
     done = project.run("run", "--tag", "night", "--max-iterations", "4", "--max-hours", "0.0005")
     assert done.returncode == 0, done.stderr
     assert "would not end within" in done.stderr
+
+
+def test_finalize_completes_what_did_not_fit_the_hours(project: Project) -> None:
+    """A verification that was cut short is made whole by `finalize`; in a job `max-hours` is a promise, and it stays short."""
+    arguments = ("--tag", "night", "--max-iterations", "1", "--hypothesis", "LEARNING_RATE=0.1")
+    assert project.run("run", *arguments, "--verify-runs", "0", "--open-pr", "never").returncode == 0
+    short = project.run("run", *arguments, "--max-hours", "0.0000001")
+    assert short.returncode == 0, short.stderr
+    (recheck,) = recorded(project).rechecks
+    assert (len(recheck.measurements), "fitted the time" in recheck.note) == (0, True)
+    assert project.run("finalize", "--tag", "night", "--forge", "local", GITHUB_ACTIONS="true").returncode == 0
+    assert recorded(project).rechecks == (recheck,)
+    done = project.run("finalize", "--tag", "night")
+    assert done.returncode == 0, done.stderr
+    whole = recorded(project).rechecks[-1]
+    assert (len(whole.measurements), whole.note) == (2, "")
