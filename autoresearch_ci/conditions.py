@@ -198,7 +198,11 @@ def moved(history: History, fixed: Mapping[str, Scalar]) -> str:
     last = max(made, key=lambda m: m.finished_at.timestamp() if m.finished_at else 0.0, default=None)
     if last is None or not last.measurements:
         return ""
-    before = last.measurements[-1].conditions
+    return differences(last.measurements[-1].conditions, fixed)
+
+
+def differences(before: Mapping[str, Scalar], fixed: Mapping[str, Scalar]) -> str:
+    """What is not as it was when a run was made, in one line; empty for a run that was made here."""
     changes = [
         f"{name} {before[name]} is now {fixed[name]}"
         for name in IDENTITY

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from autoresearch_ci import metrics, source
-from autoresearch_ci.conditions import Conditions, disturbance
+from autoresearch_ci.conditions import Conditions, differences, disturbance
 from autoresearch_ci.console import Console
 from autoresearch_ci.early_stop import Curve, Watch
 from autoresearch_ci.experiment import Ending, Experiment, History, Measurement, Recheck, Run, Session
@@ -113,8 +113,11 @@ class Runs:
         return history
 
     def recall(self, history: History) -> None:
-        """What is usual on this machine, from the runs of an earlier process here."""
-        self._usual.extend(m for e in history.experiments[-USUAL_RUNS:] for m in e.measurements if not m.disturbed)
+        """What is usual on this machine, from the runs of an earlier process here; not from those made elsewhere."""
+        for experiment in history.experiments[-USUAL_RUNS:]:
+            for m in experiment.measurements:
+                if not m.disturbed and not differences(m.conditions, self.conditions.fixed):
+                    self._usual.append(m)
 
     def measure(
         self,

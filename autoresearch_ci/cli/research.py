@@ -49,10 +49,8 @@ def run_session(
                 _prepare(call.console, opened, place, signals)
             runs = make_runs(call.console, opened, place, signals)
             loop = make_loop(opened, runs, make_proposer(opened, history), began)
-            elsewhere = moved(history, runs.conditions.fixed)
-            if not elsewhere:
-                runs.recall(history)
-            history = loop.research(history, moved=elsewhere)
+            runs.recall(history)
+            history = loop.research(history, moved=moved(history, runs.conditions.fixed))
             if finalize_after and not signals.requested():
                 history = check(runs, opened.settings, history, began)
         if signals.requested():

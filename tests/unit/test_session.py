@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch_ci import journal, source
+from autoresearch_ci.conditions import Conditions
 from autoresearch_ci.console import Console
 from autoresearch_ci.early_stop import Watch
 from autoresearch_ci.errors import BaselineError, ProposerError
@@ -546,6 +547,25 @@ def test_a_resumed_loop_knows_what_is_usual(tmp_path: Path) -> None:
         history.session, commit=BASE, log=lambda again: f"{again}.log", seed=42, number=1, description="again"
     )
     assert [bool(m.disturbed) for m in made] == [True, False]
+
+
+def test_what_is_usual_elsewhere_is_not_usual_here(tmp_path: Path) -> None:
+    """Half the steps of another machine are what this one makes: nothing is disturbed."""
+    steps = iter([1000, 500])
+
+    def behave(text: str) -> tuple[Run, str]:
+        return Run(ending=Ending.EXITED, exit_code=0, wall_s=1.0), f"m: 1.0\nnum_steps: {next(steps)}\n"
+
+    first = Bench(tmp_path, FakeProposer(), behave=behave)
+    first.loop.runs.conditions = Conditions({"device": "a fast one"})
+    history = first.research()
+    runs = Bench(tmp_path, FakeProposer(), behave=behave).loop.runs
+    runs.conditions = Conditions({"device": "a slow one"})
+    runs.recall(history)
+    (made,) = runs.measure(
+        history.session, commit=BASE, log=lambda again: f"{again}.log", seed=42, number=1, description="again"
+    )
+    assert not made.disturbed
 
 
 def test_near_misses_are_run_again_when_nothing_else_is_left(tmp_path: Path) -> None:
