@@ -117,7 +117,8 @@ class Measurement:
     `log` is the log's name inside the journal; `fingerprint` is that of the script that ran (a retry with half the batch runs
     another script than the one proposed). `conditions`: what the machine was like, by name (`device`, `driver`, `torch`,
     `other_load` in cores, clocks in MHz). `disturbed`: why the reading does not count, in one line; empty when it does.
-    `curve`: the metric while it trained, as (seconds since the start, value).
+    `curve`: the metric while it trained, as (seconds since the start, value). `flags`: why the reading is not to be believed by
+    itself, a line each.
     """
 
     commit: str
@@ -129,6 +130,7 @@ class Measurement:
     conditions: Mapping[str, Scalar] = field(default_factory=dict)
     disturbed: str = ""
     curve: tuple[tuple[float, float], ...] = ()
+    flags: tuple[str, ...] = ()
 
     @property
     def counts(self) -> bool:
@@ -201,6 +203,11 @@ class Experiment:
         return self.verdict.status
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """Why its readings are not to be believed by themselves, each reason once."""
+        return tuple(dict.fromkeys(flag for m in self.measurements if m.commit == self.commit for flag in m.flags))
+
+    @property
     def label(self) -> str:
         """What the commit column of results.tsv and every report shows: `baseline`, or 7 characters of the hash."""
         return "baseline" if self.number == 0 else self.commit[:7]
@@ -248,7 +255,8 @@ class Session:
 
     `settings` are the public settings as text, by their kebab-case name; no secret is ever a setting. `adjustments` are the
     platform's, by variable name. `platform` is `cuda`, `mps` or `cpu` (empty when only a results.tsv is known).
-    `repository` is `https://host/owner/name`, empty for a local session.
+    `repository` is `https://host/owner/name`, empty for a local session. `files_digest`: SHA-256 of the journal's
+    `files.sha256`, which lists every file of the base commit but the training script.
     """
 
     tag: str
@@ -265,6 +273,7 @@ class Session:
     adjustments: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     repository: str = ""
+    files_digest: str = ""
     started_at: dt.datetime | None = None
 
     @property

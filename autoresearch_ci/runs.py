@@ -34,7 +34,9 @@ class RunRequest:
     `tree`: a fresh export of the commit, owned by this run. `directory`: where in it the command starts. `command`: a shell-free
     command line. `variables`: what the script sees besides what only the executor knows (PATH, HOME, AUTORESEARCH_OUTPUT_DIR,
     AUTORESEARCH_CACHE). `timeout_s`: when the whole tree gets SIGTERM, and SIGKILL 10 s later. `log`: where stdout and stderr,
-    merged, are streamed to. `name`: unique, `[a-z0-9-]`, for the container and the scratch.
+    merged, are streamed to. `name`: unique, `[a-z0-9-]`, for the container and the scratch. `outputs`: an empty folder of ours for
+    the regular files that the run leaves in AUTORESEARCH_OUTPUT_DIR; None: nobody wants them. `given`: a folder of ours whose
+    files the run finds in its AUTORESEARCH_OUTPUT_DIR instead, and cannot change.
     """
 
     name: str
@@ -45,6 +47,8 @@ class RunRequest:
     timeout_s: float
     log: Path
     directory: str = "."
+    outputs: Path | None = None
+    given: Path | None = None
 
 
 class Interrupt(Protocol):

@@ -85,6 +85,9 @@ class Settings(BaseModel):
     cache: str = Field("~/.cache/autoresearch", description="The data cache, read-only during runs")
     platform: Literal["auto", "cuda", "cpu", "mps"] = Field("auto", description="What to train on")
     executor: Literal["auto", "container", "native"] = Field("auto", description="Where runs happen")
+    allow_native: bool = Field(
+        False, description="Allow native runs, which no container walls in, where no person at a terminal can be asked"
+    )
     base_image: str | None = Field(None, description="What the container image is built from")
     requirements: str | None = Field(
         None, description="The repository's own requirements file, installed on top of the base environment"
@@ -124,6 +127,19 @@ class Settings(BaseModel):
     holdout: str | None = Field(
         None,
         description="A command that prints the metric on other data; run for base and best, shown in the pull request only",
+    )
+    evaluate: str | None = Field(
+        None,
+        description="A command of the base commit that scores the output folder where the script never ran; only its reading counts",
+    )
+    evaluate_only: Names = Field(
+        (), description="Paths or globs that only `evaluate` and `holdout` see, such as its answers"
+    )
+    metric_min: float | None = Field(None, description="The lowest value that the metric can take")
+    metric_max: float | None = Field(None, description="The highest value that the metric can take")
+    max_jump: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="A gain above this is flagged and run again; default: ten times the best so far, or half the baseline",
     )
     ablate: bool = Field(False, description="Before the pull request, measure the best without each kept commit")
     early_stop: bool = Field(
@@ -191,7 +207,7 @@ class Settings(BaseModel):
                 raise ValueError("it needs exactly one group, around the number")
         return value
 
-    @field_validator("cpus", "max_hours", "target", "min_delta")
+    @field_validator("cpus", "max_hours", "target", "min_delta", "metric_min", "metric_max", "max_jump")
     @classmethod
     def _finite(cls, value: float | None) -> float | None:
         if value is not None and value - value != 0:
@@ -202,6 +218,12 @@ class Settings(BaseModel):
     def _timeout_after_budget(self) -> Self:
         if self.timeout is not None and self.timeout < self.time_budget:
             raise ValueError("`timeout` is shorter than `time-budget`: every run would be killed")
+        return self
+
+    @model_validator(mode="after")
+    def _range_of_metric(self) -> Self:
+        if self.metric_min is not None and self.metric_max is not None and self.metric_min >= self.metric_max:
+            raise ValueError("`metric-min` is not below `metric-max`: no value would be possible")
         return self
 
     @property

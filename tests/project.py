@@ -19,6 +19,7 @@ time-budget = "20s"
 metric = "val_bpb"
 direction = "minimize"
 executor = "native"
+allow-native = true
 """
 
 

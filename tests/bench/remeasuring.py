@@ -26,6 +26,7 @@ timeout = "5m"
 metric = "val_bpb"
 direction = "minimize"
 executor = "native"
+allow-native = true
 max-iterations = {experiments}
 tag = "again"
 """
