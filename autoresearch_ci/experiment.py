@@ -97,9 +97,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What the log of a run says. `metric` is finite or None; `memory_mb` is the script's own `peak_vram_mb`."""
+    """What the log of a run says. `metric` is finite or None, `metric_lines` how many lines gave it a finite value;
+    `memory_mb` is the script's own `peak_vram_mb`."""
 
     metric: float | None = None
+    metric_lines: int = 0
     memory_mb: float | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
     out_of_memory: bool = False
@@ -117,8 +119,8 @@ class Measurement:
     `log` is the log's name inside the journal; `fingerprint` is that of the script that ran (a retry with half the batch runs
     another script than the one proposed). `conditions`: what the machine was like, by name (`device`, `driver`, `torch`,
     `other_load` in cores, clocks in MHz). `disturbed`: why the reading does not count, in one line; empty when it does.
-    `curve`: the metric while it trained, as (seconds since the start, value). `flags`: why the reading is not to be believed by
-    itself, a line each.
+    `curve`: the metric while it trained, as (seconds since the start, value). `read_at`: when the last metric was seen in
+    the script's own log, in seconds since its start. `flags`: why the reading is not to be believed by itself, a line each.
     """
 
     commit: str
@@ -130,6 +132,7 @@ class Measurement:
     conditions: Mapping[str, Scalar] = field(default_factory=dict)
     disturbed: str = ""
     curve: tuple[tuple[float, float], ...] = ()
+    read_at: float | None = None
     flags: tuple[str, ...] = ()
 
     @property

@@ -19,10 +19,18 @@ INCUMBENT_SHARE: Final = 1.5  # readings of the incumbent for one of the candida
 MAX_HOPELESS: Final = 1.5  # standard errors: a gain above this much is never called hopeless
 
 
-def crash_reason(measurement: Measurement, metric: str, *, last_reading_counts: bool = False) -> str:
+def crash_reason(
+    measurement: Measurement,
+    metric: str,
+    *,
+    last_reading_counts: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+) -> str:
     """Why this run is a crash, in one line; empty when it is not.
 
     `last_reading_counts` is `at-timeout: last-reading`: a script that never stops by itself is then judged by what it last said.
+    `low`, `high`: what the metric can be; a reading beyond is none.
     """
     run, reading = measurement.run, measurement.reading
     said = f": {reading.last_line}" if reading.last_line else ""
@@ -36,6 +44,10 @@ def crash_reason(measurement: Measurement, metric: str, *, last_reading_counts: 
         return f"exit code {run.exit_code}{said}"
     if reading.metric is None:
         return f"no finite `{metric}` in the log{said}"
+    if low is not None and reading.metric < low:
+        return f"`{metric}` is {reading.metric:g}, which it cannot be: `metric-min` is {low:g}"
+    if high is not None and reading.metric > high:
+        return f"`{metric}` is {reading.metric:g}, which it cannot be: `metric-max` is {high:g}"
     return ""
 
 

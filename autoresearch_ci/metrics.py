@@ -39,8 +39,10 @@ def read(log: str, metric: str, pattern: str | None = None) -> Reading:
         if math.isfinite(value) and (match[1] in numbers or len(numbers) < MAX_NUMBERS):
             numbers[match[1]] = value
     own_line = rf"(?m)^[ \t]*{re.escape(metric)}[ \t]*:[ \t]*({_NUMBER})[ \t]*$"
+    last, lines = _last(text, pattern or own_line)
     return Reading(
-        metric=_last(text, pattern or own_line),
+        metric=last,
+        metric_lines=lines,
         memory_mb=numbers.get(MEMORY_NAME) or None,  # 0.0 is what scripts print where CUDA cannot tell
         numbers={name: value for name, value in numbers.items() if name != metric},
         out_of_memory=_OUT_OF_MEMORY.search(text) is not None,
@@ -48,13 +50,16 @@ def read(log: str, metric: str, pattern: str | None = None) -> Reading:
     )
 
 
-def _last(text: str, pattern: str) -> float | None:
+def _last(text: str, pattern: str) -> tuple[float | None, int]:
+    """The last value that counts, and how many there were."""
     last: float | None = None
+    count = 0
     for match in re.finditer(pattern, text):
         if match[1] is not None and re.fullmatch(_NUMBER, match[1].strip()):
             value = float(match[1])
-            last = value if abs(value) <= LARGEST else last
-    return last
+            if abs(value) <= LARGEST:
+                last, count = value, count + 1
+    return last, count
 
 
 def last_line(text: str) -> str:

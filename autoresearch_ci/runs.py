@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import shutil
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from autoresearch_ci import metrics, source
+from autoresearch_ci import digests, metrics, source
 from autoresearch_ci.conditions import Conditions, differences, disturbance
 from autoresearch_ci.console import Console
 from autoresearch_ci.early_stop import Curve, Watch
-from autoresearch_ci.experiment import Ending, Experiment, History, Measurement, Recheck, Run, Session
-from autoresearch_ci.journal import Journal
+from autoresearch_ci.errors import GitError
+from autoresearch_ci.experiment import Ending, Experiment, History, Measurement, Reading, Recheck, Run, Session
+from autoresearch_ci.journal import LOG_READ, Journal
+from autoresearch_ci.judge import crash_reason
 
 SEED: Final = 42  # of every run, where nothing is run twice: candidate and incumbent then differ by the change alone
 SEEDS_PER_EXPERIMENT: Final = 1000
@@ -85,7 +88,12 @@ class Workspace(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What is the same for every run of a session."""
+    """What is the same for every run of a session.
+
+    `evaluate`: the command that scores what a run left, empty where the script's own word counts; `evaluate_only`: paths and globs
+    that no other run sees. `metric_min`, `metric_max`: what the metric can be. `files`: the digest of every file of the base commit
+    but the script, by path.
+    """
 
     command: str
     directory: str
@@ -94,6 +102,21 @@ class Rules:
     last_reading_counts: bool
     metric_pattern: str | None
     early_stop: bool = False
+    evaluate: str = ""
+    evaluate_only: tuple[str, ...] = ()
+    metric_min: float | None = None
+    metric_max: float | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def crash_reason(self, measurement: Measurement, metric: str) -> str:
+        """Why this run is a crash, in one line; empty when it is not."""
+        return crash_reason(
+            measurement,
+            metric,
+            last_reading_counts=self.last_reading_counts,
+            low=self.metric_min,
+            high=self.metric_max,
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -181,33 +204,38 @@ class Runs:
         path = self.journal.log_path(log)
         path.unlink(missing_ok=True)  # a killed run's log must never be read as this one's
         self.journal.running(number, description, self.now())
-        with self.workspace.export(commit) as tree:
-            request = RunRequest(
-                name=_name(session.tag, log),
-                tree=tree,
-                directory=self.rules.directory,
-                script=session.training_script,
-                command=command or self.rules.command,
-                variables={**self.rules.variables, "AUTORESEARCH_SEED": str(seed)},
-                timeout_s=self.rules.timeout_s,
-                log=path,
-            )
-            watch = Watch(
-                self.interrupt,
-                path,
-                session.metric,
-                direction=session.direction,
-                pattern=self.rules.metric_pattern,
-                rival=rival or None,
-            )
-            before = self.conditions.begin()
-            run = self.executor.run(request, watch)
-            conditions = self.conditions.end(before, run)
-        if watch.stopped_because and run.ending is Ending.INTERRUPTED and not self.interrupt.requested():
-            ending = Ending.HOPELESS if watch.hopeless else Ending.STOPPED
-            run = replace(run, ending=ending, stopped_because=watch.stopped_because)
-        watch.finish()
-        reading = metrics.read(self.journal.read_log(log), session.metric, self.rules.metric_pattern)
+        evaluate = self.rules.evaluate if not command else ""
+        watch = Watch(
+            self.interrupt,
+            path,
+            session.metric,
+            direction=session.direction,
+            pattern=self.rules.metric_pattern,
+            rival=rival or None,
+        )
+        with self._outputs(wanted=bool(evaluate)) as outputs:
+            with self.workspace.export(commit) as tree:
+                request = RunRequest(
+                    name=_name(session.tag, log),
+                    tree=tree,
+                    directory=self.rules.directory,
+                    script=session.training_script,
+                    command=command or self.rules.command,
+                    variables={**self.rules.variables, "AUTORESEARCH_SEED": str(seed)},
+                    timeout_s=self.rules.timeout_s,
+                    log=path,
+                    outputs=outputs,
+                )
+                hidden = digests.hide(tree, self.rules.evaluate_only, self.rules.files)
+                self._check_export(tree, hidden)
+                before = self.conditions.begin()
+                run = self.executor.run(request, watch)
+                conditions = self.conditions.end(before, run)
+                spoilt = digests.changed(tree, self.rules.files, hidden)
+            run = self._ended(run, watch, spoilt)
+            reading = metrics.read(self.journal.read_log(log), session.metric, self.rules.metric_pattern)
+            if outputs is not None:
+                run, reading = self._evaluated(session, request, run, reading, outputs)
         fingerprint = source.fingerprint(self.workspace.script(commit))
         return Measurement(
             commit=commit,
@@ -218,7 +246,77 @@ class Runs:
             fingerprint=fingerprint,
             conditions=conditions,
             curve=watch.curve if self.rules.early_stop else (),
+            read_at=watch.curve[-1][0] if watch.curve and not evaluate else None,
         )
+
+    @contextmanager
+    def _outputs(self, *, wanted: bool) -> Iterator[Path | None]:
+        """An empty folder for what a run leaves, gone afterwards; None where nobody wants it."""
+        if not wanted:
+            yield None
+            return
+        folder = self.journal.folder / "outputs"
+        shutil.rmtree(folder, ignore_errors=True)  # a killed process may have left its own
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _check_export(self, tree: Path, hidden: list[str]) -> None:
+        """An export is the base commit's but for the script, by construction; what is not is damage, and no run is made of it."""
+        if spoilt := digests.changed(tree, self.rules.files, hidden):
+            raise GitError(
+                f"the export of a commit differs from the base commit in `{spoilt[0]}`",
+                hint="the session's clone may be damaged: look at it with `git fsck`, or start with another tag",
+            )
+
+    def _ended(self, run: Run, watch: Watch, spoilt: list[str]) -> Run:
+        """The run with what we know of its end: whether we stopped it, and whether it changed what it must not."""
+        if watch.stopped_because and run.ending is Ending.INTERRUPTED and not self.interrupt.requested():
+            ending = Ending.HOPELESS if watch.hopeless else Ending.STOPPED
+            run = replace(run, ending=ending, stopped_because=watch.stopped_because)
+        watch.finish()
+        if spoilt and run.ending is not Ending.INTERRUPTED:
+            run = replace(run, ending=Ending.STOPPED, stopped_because=f"it changed `{spoilt[0]}`, which is read-only")
+        return run
+
+    def _evaluated(
+        self, session: Session, request: RunRequest, run: Run, said: Reading, outputs: Path
+    ) -> tuple[Run, Reading]:
+        """The run, and its reading by `evaluate`: the base commit's code on what the run left, where the run never was.
+
+        Whatever the script itself `said` is no value; what it used of the memory is.
+        """
+        done = replace(said, metric=None, metric_lines=0, numbers={})
+        at_timeout = run.ending is Ending.TIMEOUT and self.rules.last_reading_counts
+        if not at_timeout and (run.ending is not Ending.EXITED or run.exit_code != 0):
+            return run, done
+        log = request.log.with_suffix(".evaluate.log")
+        with self.workspace.export(session.base_commit) as tree:
+            self._check_export(tree, [])
+            second = replace(
+                request,
+                name=f"{request.name}-evaluate",
+                tree=tree,
+                command=self.rules.evaluate,
+                log=log,
+                outputs=None,
+                given=outputs,
+            )
+            evaluation = self.executor.run(second, self.interrupt)
+        text = log.read_bytes()[-LOG_READ:].decode(errors="replace")
+        with request.log.open("ab") as file:
+            file.write(f"\n[evaluate]\n{text}".encode(errors="replace"))
+        log.unlink()
+        if evaluation.ending is Ending.INTERRUPTED:
+            return replace(run, ending=Ending.INTERRUPTED, exit_code=None), done
+        reading = metrics.read(text, session.metric, self.rules.metric_pattern)
+        if evaluation.ending is not Ending.EXITED or evaluation.exit_code != 0:
+            how = f"exit code {evaluation.exit_code}" if evaluation.ending is Ending.EXITED else evaluation.ending.value
+            reason = f"`evaluate` failed ({how}){f': {reading.last_line}' if reading.last_line else ''}"
+            return replace(run, ending=Ending.STOPPED, stopped_because=reason), done
+        return run, replace(reading, memory_mb=said.memory_mb, out_of_memory=said.out_of_memory)
 
 
 def _name(tag: str, log: str) -> str:

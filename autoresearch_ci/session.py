@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Final
 
-from autoresearch_ci import results, source
+from autoresearch_ci import integrity, results, source
 from autoresearch_ci.early_stop import Curve
 from autoresearch_ci.errors import BaselineError
 from autoresearch_ci.experiment import (
@@ -22,7 +22,7 @@ from autoresearch_ci.experiment import (
     Status,
     Verdict,
 )
-from autoresearch_ci.judge import Rule, RunAgain, crash_reason, judge, out_of_memory
+from autoresearch_ci.judge import Rule, RunAgain, judge, out_of_memory
 from autoresearch_ci.noise import Readings
 from autoresearch_ci.proposals import Proposals, Proposer
 from autoresearch_ci.report.progress import progress_report
@@ -40,7 +40,7 @@ class Loop:
 
     `baseline_runs`: how often the baseline is run; once means that nothing is ever run twice. `reserved_runs`: what the end of a
     session that kept something has to measure, and what time is kept free for. `hidden`: a number of the log that no proposer
-    may see.
+    may see. `max_jump`: a gain above it is flagged; None: what is usual in the session says which.
     """
 
     runs: Runs
@@ -53,6 +53,7 @@ class Loop:
     began: dt.datetime
     reserved_runs: int = 0
     hidden: str = ""
+    max_jump: float | None = None
     judge: Callable[..., Verdict | RunAgain] = judge  # another one only to be compared with it, by `nox -s bench-judge`
     _readings: Readings = field(init=False)
     _proposals: Proposals = field(init=False)
@@ -157,7 +158,7 @@ class Loop:
         candidate = _values(measurements, commit)
         again = _values(measurements, incumbent.commit)
         before = self._readings.compared(incumbent.commit)
-        return self.judge(
+        verdict = self.judge(
             candidate,
             (*before, *again),
             noise=self._readings.noise_with(candidate, incumbent=(incumbent.commit, again)),
@@ -168,6 +169,11 @@ class Loop:
             direction=history.session.direction,
             rule=self.rule,
         )
+        if isinstance(verdict, Verdict) and verdict.status is Status.KEEP and len(candidate) == 1:
+            flagged = next((m.flags[0] for m in measurements if m.commit == commit and m.flags), "")
+            if flagged:  # never kept by one reading alone
+                return RunAgain(False, f"flagged: {flagged}")
+        return verdict
 
     def _measure_again(self, history: History, why: str) -> History:
         """Baseline and incumbent on this machine: readings of two machines are never compared."""
@@ -243,11 +249,11 @@ class Loop:
             description=proposal.description,
             rival=rival,
         )
-        return [replace(m, reading=m.reading.without(self.hidden)) for m in made]
+        made = [replace(m, reading=m.reading.without(self.hidden)) for m in made]
+        return [replace(m, flags=integrity.flags(m, history, max_jump=self.max_jump)) for m in made]
 
     def _crash_reason(self, history: History, measurement: Measurement) -> str:
-        counts = self.runs.rules.last_reading_counts
-        return crash_reason(measurement, history.session.metric, last_reading_counts=counts)
+        return self.runs.rules.crash_reason(measurement, history.session.metric)
 
     def _as_experiment(
         self,

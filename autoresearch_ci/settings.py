@@ -132,9 +132,7 @@ class Settings(BaseModel):
         None,
         description="A command of the base commit that scores the output folder where the script never ran; only its reading counts",
     )
-    evaluate_only: Names = Field(
-        (), description="Paths or globs that only `evaluate` and `holdout` see, such as its answers"
-    )
+    evaluate_only: Names = Field((), description="Paths or globs that no run but `evaluate` sees, such as its answers")
     metric_min: float | None = Field(None, description="The lowest value that the metric can take")
     metric_max: float | None = Field(None, description="The highest value that the metric can take")
     max_jump: Annotated[float, Field(gt=0)] | None = Field(

@@ -9,7 +9,6 @@ from typing import Final
 
 from autoresearch_ci import source
 from autoresearch_ci.experiment import Ending, Experiment, History, Measurement, Purpose, Recheck
-from autoresearch_ci.judge import crash_reason
 from autoresearch_ci.noise import Readings, verification
 from autoresearch_ci.runs import SEED, SEEDS_PER_EXPERIMENT, Runs
 
@@ -237,8 +236,7 @@ def complete(history: History, purpose: Purpose) -> bool:
 
 def _counted(runs: Runs, history: History, measurement: Measurement) -> Measurement:
     """The measurement as evidence: a crash is told, and whatever it printed before is no value."""
-    last_reading_counts = runs.rules.last_reading_counts
-    reason = crash_reason(measurement, history.session.metric, last_reading_counts=last_reading_counts)
+    reason = runs.rules.crash_reason(measurement, history.session.metric)
     if not reason:
         return measurement
     runs.console.warning(f"a run of {measurement.commit[:7]} failed: {reason}")

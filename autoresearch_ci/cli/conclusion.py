@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -62,6 +64,7 @@ def conclude(console: Console, opened: Opened, history: History) -> int:
     }
     opened.workspace.record(history, opened.journal.files())
     workspace.adopt_report(report, f"docs: report of {history.session.branch}")
+    _check_branch(opened, history, report)
     for attempt in range(LAST_PUSH_TRIES):
         if workspace.push(now=True):
             break
@@ -80,6 +83,16 @@ def conclude(console: Console, opened: Opened, history: History) -> int:
     if pull.url:
         console.notice(f"Pull request {pull.operation.value}", pull.url)
     return 0
+
+
+def _check_branch(opened: Opened, history: History, report: Mapping[str, bytes]) -> None:
+    """Read-only means unchanged: what differs from the base beside the script and the report stops the pull request."""
+    allowed = {history.session.training_script, *report}
+    if foreign := [path for path in opened.workspace.changed_paths() if path not in allowed]:
+        raise GitError(
+            f"`{history.session.branch}` changes `{foreign[0]}`, and only the training script may change: no pull request",
+            hint=f"see who did with `git log {history.session.branch} -- {shlex.quote(foreign[0])}`, and start with another tag",
+        )
 
 
 def _publish(console: Console, opened: Opened, history: History, picture: str) -> PullRequest:

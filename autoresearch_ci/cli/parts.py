@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Final
 
 from autoresearch_ci.cli.conclusion import in_repository
@@ -25,7 +26,8 @@ from autoresearch_ci.stopping import Limits
 SEARCH_SEED: Final = 0
 
 
-def make_runs(console: Console, opened: Opened, place: Place, interrupt: Interrupt) -> Runs:
+def make_runs(console: Console, opened: Opened, place: Place, interrupt: Interrupt, files: Mapping[str, str]) -> Runs:
+    """What makes the session's runs. `files`: the digests of the base commit's files."""
     settings = opened.settings
     rules = Rules(
         command=settings.command_line,
@@ -39,6 +41,11 @@ def make_runs(console: Console, opened: Opened, place: Place, interrupt: Interru
         last_reading_counts=settings.at_timeout == "last-reading",
         metric_pattern=settings.metric_pattern,
         early_stop=settings.early_stop,
+        evaluate=(settings.evaluate or "").replace("{training-script}", settings.training_script),
+        evaluate_only=tuple(in_repository(opened, pattern) for pattern in settings.evaluate_only),
+        metric_min=settings.metric_min,
+        metric_max=settings.metric_max,
+        files=files,
     )
     return Runs(
         rules=rules,
@@ -81,6 +88,7 @@ def make_loop(opened: Opened, runs: Runs, proposer: Proposer, began: dt.datetime
         baseline_runs=settings.baseline_runs,
         reserved_runs=2 * (settings.verify_runs + (max(1, settings.verify_runs) if settings.holdout_command else 0)),
         hidden=settings.holdout_metric,
+        max_jump=settings.max_jump,
         report_every=settings.report_every,
         relieve=halve_batch,
         began=began,

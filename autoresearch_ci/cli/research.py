@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Final
 
-from autoresearch_ci import results
+from autoresearch_ci import digests, results
 from autoresearch_ci.cli import wiring
 from autoresearch_ci.cli.conclusion import check, conclude, in_repository, set_outputs
 from autoresearch_ci.cli.environment import Place, environment
@@ -18,7 +19,7 @@ from autoresearch_ci.cli.signals import Signals
 from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.conditions import moved
 from autoresearch_ci.console import Console
-from autoresearch_ci.errors import MachineError, SettingsError
+from autoresearch_ci.errors import GitError, MachineError, SettingsError
 from autoresearch_ci.experiment import Ending, History, Purpose, Session
 from autoresearch_ci.runs import RunRequest
 from autoresearch_ci.settings import Loaded, Settings
@@ -44,10 +45,11 @@ def run_session(
         _announce(call.console, loaded, opened)
         with _place(call, opened, native_when_no_container=native_when_no_container) as place:
             _describe(call.console, place)
-            history = _begin(opened, place)
+            files = _files(opened)
+            history = _begin(opened, place, files)
             if not history.experiments:
                 _prepare(call.console, opened, place, signals)
-            runs = make_runs(call.console, opened, place, signals)
+            runs = make_runs(call.console, opened, place, signals, files)
             loop = make_loop(opened, runs, make_proposer(opened, history), began)
             runs.recall(history)
             history = loop.research(history, moved=moved(history, runs.conditions.fixed))
@@ -71,7 +73,7 @@ def finalize_session(call: Call) -> int:
             raise SettingsError(
                 f"the session `{opened.tag}` has no experiment yet", hint="run it first: `autoresearch-ci run`"
             )
-        _reconcile(opened, opened.history)
+        _reconcile(opened, opened.history, {})
         history = _checked(call, opened, opened.history, signals, began)
         if signals.requested():
             opened.workspace.push(now=True)
@@ -100,7 +102,8 @@ def _checked(call: Call, opened: Opened, history: History, signals: Signals, beg
     try:
         with _place(call, opened) as place:
             _describe(call.console, place)
-            return check(make_runs(call.console, opened, place, signals), opened.settings, history, began)
+            runs = make_runs(call.console, opened, place, signals, _files(opened))
+            return check(runs, opened.settings, history, began)
     except MachineError as error:
         call.console.warning(f"not measured again, because nothing can be run here: {error.message}")
         return history
@@ -165,7 +168,24 @@ def _requirements(opened: Opened) -> bytes | None:
     return data
 
 
-def _begin(opened: Opened, place: Place) -> History:
+def _files(opened: Opened) -> dict[str, str]:
+    """The digest of every file of the base commit but the training script; GitError when they are not the journal's."""
+    with opened.workspace.export(opened.workspace.base_commit) as tree:
+        files = digests.take(tree, opened.checkout.script)
+    recorded = opened.history.session.files_digest if opened.history else ""
+    if recorded and recorded != _digest(files):
+        raise GitError(
+            "the base commit's files are not those that the session began with",
+            hint="the session's clone may be damaged: look at it with `git fsck`, or start with another tag",
+        )
+    return files
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    return hashlib.sha256(digests.write(files)).hexdigest()
+
+
+def _begin(opened: Opened, place: Place, files: Mapping[str, str]) -> History:
     """Records that this process takes up the session, new or resumed, and brings the refs to what the journal says."""
     settings, before = opened.settings, opened.history
     session = Session(
@@ -183,17 +203,18 @@ def _begin(opened: Opened, place: Place) -> History:
         adjustments=place.adjustments.variables(),
         settings=settings.texts(),
         repository=opened.forge.repository_url,
+        files_digest=_digest(files),
         started_at=before.session.started_at if before else _now(),
     )
     history = opened.journal.begin(replace(before, session=session) if before else History(session=session))
-    _reconcile(opened, history)
+    _reconcile(opened, history, {digests.DIGESTS_FILE: digests.write(files)})
     return history
 
 
-def _reconcile(opened: Opened, history: History) -> None:
-    """Refs as the journal says, whatever instant the last process died at."""
-    files = opened.journal.all_files() | {"results.tsv": results.write(history).encode()}
-    opened.workspace.record(history, files)
+def _reconcile(opened: Opened, history: History, files: Mapping[str, bytes]) -> None:
+    """Refs as the journal says, whatever instant the last process died at; `files` go with it."""
+    recorded = opened.journal.all_files() | {"results.tsv": results.write(history).encode()}
+    opened.workspace.record(history, recorded | dict(files))
     opened.workspace.push()
 
 

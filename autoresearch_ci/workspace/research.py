@@ -301,6 +301,12 @@ class Workspace:
         flags = ("--no-color", "--no-ext-diff", "--no-textconv")
         return self._git.read("diff", *flags, old, new, "--", self._checkout.script).out.decode("utf-8", "replace")
 
+    def changed_paths(self) -> list[str]:
+        """Every path in which the branch differs from its base."""
+        flags = ("--name-only", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules=none")
+        names = self._git.read("diff", *flags, self.base_commit, self.tip).out.split(b"\0")
+        return [os.fsdecode(name) for name in names if name]
+
     @property
     def tip(self) -> str:
         """The branch's newest commit, empty before the baseline."""
