@@ -239,7 +239,8 @@ class Loop:
 
         The n-th runs of candidate and incumbent get the same seed, every other run its own.
         """
-        seed = SEED if self.baseline_runs == 1 else SEED + SEEDS_PER_EXPERIMENT * number + turn
+        once = self.baseline_runs == 1 and turn == 0
+        seed = SEED if once else SEED + SEEDS_PER_EXPERIMENT * number + turn
         made = self.runs.measure(
             history.session,
             commit=commit,

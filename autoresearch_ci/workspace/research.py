@@ -302,10 +302,10 @@ class Workspace:
         return self._git.read("diff", *flags, old, new, "--", self._checkout.script).out.decode("utf-8", "replace")
 
     def changed_paths(self) -> list[str]:
-        """Every path in which the branch differs from its base."""
-        flags = ("--name-only", "-z", "--no-renames", "--no-ext-diff", "--ignore-submodules=none")
-        names = self._git.read("diff", *flags, self.base_commit, self.tip).out.split(b"\0")
-        return [os.fsdecode(name) for name in names if name]
+        """Every path that any commit of the branch changes, also where a later one changes it back."""
+        flags = ("--format=", "--name-only", "-z", "-m", "--no-renames", "--no-ext-diff", "--ignore-submodules=none")
+        names = self._git.read("log", *flags, f"{self.base_commit}..{self.tip}").out.split(b"\0")
+        return list(dict.fromkeys(os.fsdecode(name) for name in names if name))
 
     @property
     def tip(self) -> str:

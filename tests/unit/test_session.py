@@ -134,6 +134,8 @@ class Bench:
         interrupt: Hand | None = None,
         last_reading_counts: bool = False,
         baseline_runs: int = 1,
+        metric_min: float | None = None,
+        metric_max: float | None = None,
     ) -> None:
         self.workspace = FakeWorkspace(base)
         self.executor = FakeExecutor(self.workspace, behave)
@@ -148,6 +150,8 @@ class Bench:
                 timeout_s=600.0,
                 last_reading_counts=last_reading_counts,
                 metric_pattern=None,
+                metric_min=metric_min,
+                metric_max=metric_max,
             ),
             workspace=self.workspace,
             executor=self.executor,
@@ -637,3 +641,42 @@ def test_a_loss_that_is_no_number_is_stopped_and_a_crash(tmp_path: Path) -> None
     assert stopped.verdict.reason.startswith("the loss is not finite")
     assert stopped.measurements[0].run.ending is Ending.STOPPED
     assert statuses(history) == ["keep", "crash", "keep"]
+
+
+def test_a_flagged_gain_is_run_again_and_stays_flagged(tmp_path: Path) -> None:
+    """A jump, twice the same: kept, after a second run with a seed of its own, and journaled as flagged."""
+    bench = Bench(tmp_path, FakeProposer(script(0.2), script(0.19)))
+    history = bench.research()
+    jump, step = history.experiments[1:]
+    assert [len(e.measurements) for e in (jump, step)] == [2, 1]
+    assert jump.status is step.status is Status.KEEP
+    assert jump.flags == ("a jump: better by 0.8 at once, where at most 0.5 was to be expected",)
+    assert step.flags == ()
+    assert "flagged: a jump" in bench.err.getvalue()
+    assert jump.measurements[0].seed != jump.measurements[1].seed
+    assert journal.parse(bench.journal.load()) == history
+
+
+def test_a_flagged_gain_that_does_not_come_again_is_discarded(tmp_path: Path) -> None:
+    """Luck, and a forgery that knows its seed, do not last."""
+    answers = [0.2, *[1.5] * 20]
+
+    def behave(text: str) -> tuple[Run, str] | None:
+        if "0.2" not in text:
+            return None
+        return Run(ending=Ending.EXITED, exit_code=0, wall_s=1.0), f"m: {answers.pop(0)}\n"
+
+    history = Bench(tmp_path, FakeProposer(script(0.2)), behave=behave).research()
+    assert statuses(history) == ["keep", "discard"]
+    assert history.experiments[1].flags
+
+
+def test_a_value_that_the_metric_cannot_take_is_a_crash(tmp_path: Path) -> None:
+    """Of a candidate; and a baseline with one ends the session."""
+    bench = Bench(tmp_path, FakeProposer(script(-0.5), script(7.0)), metric_min=0.0, metric_max=5.0)
+    history = bench.research()
+    assert statuses(history) == ["keep", "crash", "crash"]
+    assert history.experiments[1].verdict.reason == "`m` is -0.5, which it cannot be: `metric-min` is 0"
+    assert history.experiments[2].verdict.reason == "`m` is 7, which it cannot be: `metric-max` is 5"
+    with pytest.raises(BaselineError, match="which it cannot be"):
+        Bench(tmp_path / "other", FakeProposer(), metric_min=2.0).research()

@@ -1,0 +1,161 @@
+"""What the script says of itself, what scores it instead, and what it may not touch: whole sessions."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import docker
+import pytest
+
+from autoresearch_ci import journal
+from autoresearch_ci.executors.image import Image
+from autoresearch_ci.experiment import History
+from tests.forge.fixtures import TRAIN
+from tests.integration.conftest import BASE_IMAGE
+from tests.project import Project
+
+# The honest result lies in the output folder; what is printed is a lie, and says whether the answers were in reach.
+LIAR = """\
+import os
+import pathlib
+
+GUESS = 3
+out = pathlib.Path(os.environ["AUTORESEARCH_OUTPUT_DIR"])
+(out / "guess.txt").write_text(str(GUESS))
+(out / "answer.txt").symlink_to("/workspace/answers/secret.txt")
+print("answers in reach:", os.path.exists("answers"), len(list(pathlib.Path(".").rglob("secret*"))))
+print("val_bpb: 0.000001")
+"""
+EVALUATE = """\
+import os
+import pathlib
+
+import train_settings
+
+out = pathlib.Path(os.environ["AUTORESEARCH_OUTPUT_DIR"])
+print("left:", sorted(p.name for p in out.iterdir()))
+try:
+    (out / "more.txt").write_text("7")
+    print("the outputs can be changed")
+except OSError:
+    pass
+print("val_bpb:", abs(int((out / "guess.txt").read_text()) - int(open("answers/secret.txt").read())) + train_settings.OFFSET)
+"""
+
+
+def recorded(project: Project) -> History:
+    return journal.parse(next((project.home / "state").rglob("journal.jsonl")).read_bytes())
+
+
+def logs(project: Project) -> str:
+    return "".join(path.read_text() for path in sorted((project.home / "state").rglob("logs/*/*.log")))
+
+
+def liar(project: Project, *arguments: str) -> History:
+    project.commit(
+        {
+            "train.py": LIAR,
+            "score.py": EVALUATE,
+            "train_settings.py": "OFFSET = 1\n",
+            "answers/secret.txt": "7\n",
+            "plan.txt": "GUESS=5\nGUESS=6\nGUESS=1\n",
+        }
+    )
+    done = project.run(
+        "run", "--tag", "night", "--proposer", "queue", "--plan", "plan.txt", "--verify-runs", "1",
+        "--evaluate", "python score.py", "--evaluate-only", "answers", *arguments, timeout_s=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return recorded(project)
+
+
+def test_only_the_reading_of_evaluate_counts(project: Project) -> None:
+    """Natively: what the script prints is no value, the answers are not in its export, its link is left behind."""
+    history = liar(project)
+    assert [e.metric for e in history.experiments] == [5.0, 3.0, 2.0, 7.0]
+    assert [e.status.value for e in history.experiments] == ["keep", "keep", "keep", "discard"]
+    text = logs(project)
+    assert "answers in reach: False 0" in text
+    assert "answers in reach: True" not in text
+    assert "left: ['guess.txt']" in text
+
+
+def test_evaluate_runs_in_a_container_of_its_own(
+    project: Project, cpu_image: Image, engine: docker.DockerClient
+) -> None:
+    """In containers: the outputs come back as regular files, and the evaluation cannot change them either."""
+    history = liar(
+        project, "--executor", "container", "--platform", "cpu", "--base-image", BASE_IMAGE,
+        "--build-args", "TORCH_VERSION=,TORCH_INDEX_URL=,PIP_FIND_LINKS=http://127.0.0.1:9/",
+    )  # fmt: skip
+    assert [e.metric for e in history.experiments] == [5.0, 3.0, 2.0, 7.0]
+    text = logs(project)
+    assert "answers in reach: False 0" in text
+    assert "answers in reach: True" not in text
+    assert "left: ['guess.txt']" in text
+    assert "the outputs can be changed" not in text
+    assert engine.volumes.list(filters={"label": "autoresearch-ci=run"}) == []
+
+
+@pytest.mark.parametrize(
+    ("score", "says"),
+    [
+        ("raise SystemExit('no answers here')", "`evaluate` failed (exit code 1): no answers here"),
+        ("print('nothing')", "no finite `val_bpb` in the log: nothing"),
+    ],
+)
+def test_an_evaluation_that_fails_is_told(project: Project, score: str, says: str) -> None:
+    """On the baseline it ends the session, with the evaluation's own last words."""
+    project.commit({"score.py": score})
+    done = project.run("run", "--evaluate", "python score.py")
+    assert done.returncode == 3
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_that_changes_a_read_only_file_is_a_crash(project: Project) -> None:
+    """Natively a script can take its rights back; the digests of its export say so, and what it printed is no value."""
+    spoil = "EVIL = False\nif EVIL:\n    os.chmod('prepare.py', 0o600)\n    open('prepare.py', 'w').write('x = 1')\n"
+    project.commit({"train.py": TRAIN + spoil, "plan.txt": "EVIL=True\nLEARNING_RATE=0.08\n"})
+    done = project.run("run", "--proposer", "queue", "--plan", "plan.txt")
+    assert done.returncode == 0, done.stderr
+    history = recorded(project)
+    assert [e.status.value for e in history.experiments] == ["keep", "crash", "keep"]
+    assert history.experiments[1].verdict.reason == "it changed `prepare.py`, which is read-only"
+
+
+def test_the_journal_holds_the_digests_of_every_other_file(project: Project) -> None:
+    """As `sha256sum` reads them, on the journal's ref, and their own digest in the session's line."""
+    project.commit({"plan.txt": "LEARNING_RATE=0.08\n"})
+    done = project.run("run", "--tag", "night", "--proposer", "queue", "--plan", "plan.txt")
+    assert done.returncode == 0, done.stderr
+    sums = project.git("show", "refs/autoresearch/night/journal:files.sha256") + "\n"
+    assert f"{hashlib.sha256(b'').hexdigest()}  prepare.py\n" in sums
+    assert "train.py" not in sums
+    assert recorded(project).session.files_digest == hashlib.sha256(sums.encode()).hexdigest()
+
+
+def test_a_branch_that_changes_another_file_gets_no_pull_request(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`finalize` looks at the branch's whole difference from its base: exit code 6, the file and what to do."""
+    project.commit({"plan.txt": "LEARNING_RATE=0.08\n"})
+    done = project.run("run", "--tag", "night", "--proposer", "queue", "--plan", "plan.txt", "--open-pr", "never")
+    assert done.returncode == 0, done.stderr
+    # Somebody puts a commit under the report, in the program's own clone: as an attack on it would.
+    clone = next((project.home / "state").rglob("repository.git"))
+    tip = project.git("-C", str(clone), "rev-parse", "refs/heads/autoresearch/night")
+    blob = project.git("-C", str(clone), "hash-object", "-w", "--", str(project.path / "autoresearch.toml"))
+    with monkeypatch.context() as patch:
+        patch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
+        project.git("-C", str(clone), "read-tree", tip)
+        project.git("-C", str(clone), "update-index", "--add", "--cacheinfo", f"100644,{blob},prepare.py")
+        tree = project.git("-C", str(clone), "write-tree")
+    message = project.git("-C", str(clone), "log", "-1", "--format=%B", tip)
+    evil = project.git("-C", str(clone), "commit-tree", tree, "-p", tip, "-m", message)
+    project.git("-C", str(clone), "update-ref", "refs/heads/autoresearch/night", evil)
+    done = project.run("finalize", "--tag", "night")
+    assert done.returncode == 6, done.stderr
+    assert "changes `prepare.py`, and only the training script may change" in done.stderr
+    assert "hint:" in done.stderr
