@@ -7,16 +7,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import docker
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException
 from docker.models.containers import Container
-from docker.types import DeviceRequest, LogConfig, Ulimit
+from docker.types import DeviceRequest
 
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors.engine import one_line, talking
@@ -26,19 +26,20 @@ from autoresearch_ci.executors.mounts import (
     CACHE,
     HOME,
     OUTPUTS,
+    SCRATCH_BYTES,
     WORKSPACE,
     make_export_readable,
     make_readable,
     mounts,
 )
 from autoresearch_ci.executors.owner import Owner
+from autoresearch_ci.executors.shelf import Shelf, remove, shelf
 from autoresearch_ci.executors.usage import Usage
+from autoresearch_ci.executors.wall import RUN_USER, wall
 from autoresearch_ci.experiment import Ending, Run
 
 if TYPE_CHECKING:
     from autoresearch_ci.runs import Interrupt, RunRequest
-
-RUN_USER: Final = "65532:65532"  # the images' `runner`: a uid that owns nothing on any host
 
 PREPARE_NETWORK: Final = "bridge"  # of the `prepare` command alone
 GRACE_S: Final = 10.0  # from SIGTERM to SIGKILL
@@ -68,6 +69,8 @@ class _Plan:
     network: str = "none"
     user: str = RUN_USER
     cache_writable: bool = False
+    given: Path | None = None
+    shelf: str | None = None
 
 
 class ContainerExecutor:
@@ -172,9 +175,15 @@ class ContainerExecutor:
             arguments = shlex.split(request.command)
         except ValueError as error:
             raise SettingsError(f"`command` cannot be split into words: {error}", hint="check its quotes") from error
-        make_export_readable(request.tree)
-        with CappedLog(request.log, self._log_cap_bytes) as log:
-            return self._execute(
+        for folder in (request.tree, request.given):
+            if folder is not None:
+                make_export_readable(folder)
+        wanted = request.outputs
+        with (
+            CappedLog(request.log, self._log_cap_bytes) as log,
+            nullcontext() if wanted is None else self._shelf(request.name) as shelved,
+        ):
+            run = self._execute(
                 _Plan(
                     name=request.name,
                     arguments=arguments,
@@ -184,9 +193,16 @@ class ContainerExecutor:
                     environment=request.variables,
                     tree=request.tree,
                     directory=request.directory,
+                    given=request.given,
+                    shelf=shelved.name if shelved else None,
                     **differences,
                 )
             )
+            if shelved and wanted and run.ending is not Ending.INTERRUPTED:  # nobody waits for anything then
+                note = shelved.take_over(wanted)
+                if note:
+                    log.write(f"\n[outputs: {note}]\n".encode())
+            return run
 
     def _execute(self, plan: _Plan) -> Run:
         with ThreadPoolExecutor(max_workers=3) as pool, self._container(plan) as container:
@@ -219,27 +235,33 @@ class ContainerExecutor:
                 labels=self._owner.labels(),
                 environment=self._environment(plan),
                 working_dir=str(WORKSPACE / plan.directory),
-                init=True,  # reaps orphans, and a SIGTERM ends a script that has no handler, as it would outside
-                network_mode=plan.network,
-                user=plan.user,
-                read_only=True,
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-                ipc_mode="private",
                 pids_limit=self._pids_limit,
                 mem_limit=self._memory_bytes,
                 memswap_limit=self._memory_bytes,  # equal: no swap
                 nano_cpus=None if self._cpus is None else int(self._cpus * 1e9),
                 shm_size=self._shm_bytes,
-                ulimits=[Ulimit(name="core", soft=0, hard=0)],
-                log_config=LogConfig(type="none"),
                 device_requests=self._devices(),
-                **mounts(plan.tree, plan.directory, self._cache, cache_writable=plan.cache_writable),
+                **wall(
+                    network=plan.network,
+                    user=plan.user,
+                    largest_file=None if plan.cache_writable else max(SCRATCH_BYTES, self._shm_bytes),
+                ),
+                **mounts(
+                    plan.tree,
+                    plan.directory,
+                    self._cache,
+                    cache_writable=plan.cache_writable,
+                    given=plan.given,
+                    shelf=plan.shelf,
+                ),
             )
         try:
             yield container
         finally:
-            _remove(container)
+            remove(container)
+
+    def _shelf(self, name: str) -> AbstractContextManager[Shelf]:
+        return shelf(self._client, self._image.id, name, self._owner.labels())
 
     def _devices(self) -> list[DeviceRequest]:
         if self._platform != "cuda":
@@ -258,10 +280,14 @@ class ContainerExecutor:
 
     def _remove_where(self, chosen: Callable[[Mapping[str, str]], bool]) -> None:
         with talking("to list what dead sessions left"):
-            found = self._client.containers.list(all=True, filters={"label": Owner.FILTER}, ignore_removed=True)
-        for container in found:
+            containers = self._client.containers.list(all=True, filters={"label": Owner.FILTER}, ignore_removed=True)
+            volumes = self._client.volumes.list(filters={"label": Owner.FILTER})
+        for container in containers:
             if chosen(container.labels):
-                _remove(container)
+                remove(container)
+        for volume in volumes:
+            if chosen(volume.attrs["Labels"]):
+                remove(volume)
 
 
 def _read(output: Any, on_output: Callable[[bytes | None, bytes | None], None]) -> None:
@@ -324,15 +350,4 @@ def _signal(container: Container, signal: str) -> None:
             container.kill(signal=signal)
         except APIError as error:
             if error.status_code not in (404, 409):  # it has just ended by itself
-                raise
-
-
-def _remove(container: Container) -> None:
-    with talking("to remove a run"):
-        try:
-            container.remove(v=True, force=True)
-        except NotFound:
-            pass
-        except APIError as error:
-            if error.status_code != 409:  # somebody else is removing it
                 raise

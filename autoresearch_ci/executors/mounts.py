@@ -21,8 +21,12 @@ HOME: Final = PurePosixPath("/home/runner")
 CACHE: Final = HOME / ".cache/autoresearch"  # where upstream's scripts look for it, and AUTORESEARCH_CACHE
 TEMPORARY: Final = PurePosixPath("/tmp")
 
-# `exec`, unlike Docker's default: torch.compile loads what it has compiled from there. It counts as the run's memory.
-SCRATCH: Final = f"rw,exec,nosuid,nodev,mode=1777,size={4 * 2**30}"
+# Of each tmpfs. What lies there counts as the run's memory, so that all of them together are bounded by its limit.
+SCRATCH_BYTES: Final = 4 * 2**30
+# `exec`, unlike Docker's default: torch.compile loads what it has compiled from there.
+SCRATCH: Final = f"rw,exec,nosuid,nodev,mode=1777,size={SCRATCH_BYTES}"
+# The same, as a volume of the engine's `local` driver: outputs that are wanted must outlive the run.
+SHELF_OPTIONS: Final = {"type": "tmpfs", "device": "tmpfs", "o": f"nosuid,nodev,mode=1777,size={SCRATCH_BYTES}"}
 
 
 class Mounts(TypedDict):
@@ -32,10 +36,27 @@ class Mounts(TypedDict):
     mounts: list[Mount]
 
 
-def mounts(tree: Path | None, directory: str, cache: Path | None, *, cache_writable: bool) -> Mounts:
-    """What to mount for a run in `directory` of the export `tree`, with the data cache `cache`."""
-    writable = [OUTPUTS, HOME, CACHE.parent, TEMPORARY, WORKSPACE]
+def mounts(
+    tree: Path | None,
+    directory: str,
+    cache: Path | None,
+    *,
+    cache_writable: bool,
+    given: Path | None = None,
+    shelf: str | None = None,
+) -> Mounts:
+    """What to mount for a run in `directory` of the export `tree`, with the data cache `cache`.
+
+    The outputs folder is a tmpfs; or the folder `given`, which cannot be changed; or the engine's volume `shelf`.
+    """
+    writable = [HOME, CACHE.parent, TEMPORARY, WORKSPACE]
     bound: list[Mount] = []
+    if given is not None:
+        bound.append(_bind(given, OUTPUTS))
+    elif shelf is not None:
+        bound.append(shelf_mount(shelf))
+    else:
+        writable.append(OUTPUTS)
     if cache is not None:
         bound.append(_bind(cache, CACHE, read_only=not cache_writable))
     if tree is not None:
@@ -46,6 +67,11 @@ def mounts(tree: Path | None, directory: str, cache: Path | None, *, cache_writa
                 folder, target = folder / part, target / part
                 writable.append(target)
     return {"tmpfs": {str(path): SCRATCH for path in writable}, "mounts": bound}
+
+
+def shelf_mount(name: str, *, read_only: bool = False) -> Mount:
+    """The outputs folder as the engine's volume `name`."""
+    return Mount(str(OUTPUTS), name, type="volume", read_only=read_only, no_copy=True)
 
 
 def make_export_readable(tree: Path) -> None:

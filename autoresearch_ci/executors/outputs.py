@@ -24,7 +24,7 @@ from autoresearch_ci.errors import MachineError
 MAX_FILES: Final = 1000
 MAX_BYTES: Final = 2**30  # of all files together
 MAX_ENTRIES: Final = 10_000  # that are looked at, whatever they are
-MAX_STREAM_BYTES: Final = 6 * 2**30  # that are read to get past what is too large: more than a whole outputs tmpfs
+MAX_STREAM_BYTES: Final = 2 * MAX_BYTES  # that are read to get past what is too large; about 10 s of an engine
 MAX_DEPTH: Final = 8  # folders in folders
 MAX_NAME_BYTES: Final = 200
 _BAD_CHARACTERS: Final = frozenset("\\\"'`")
@@ -35,7 +35,7 @@ def from_tar(chunks: Iterable[bytes], folder: Path) -> str:
     """Takes over the files of the engine's tar of an outputs folder, while it comes; a note on what was left out.
 
     The engine wrote the tar's headers, the script what they say. Reads no further than the limits: what is left of
-    `chunks` is the caller's to close. Raises MachineError when `folder` cannot be written or the tar breaks off.
+    `chunks` is the caller's to close. Raises MachineError when `folder` cannot be written.
     """
     taking, stream = _Taking(folder), io.BufferedReader(_Stream(chunks), _PORTION_BYTES)
     try:
@@ -54,8 +54,8 @@ def from_tar(chunks: Iterable[bytes], folder: Path) -> str:
                     taking.take(names, content, member.size)
     except _EnoughError:
         taking.left_out["all after too many bytes"] += 1
-    except (tarfile.TarError, ValueError, EOFError) as error:
-        raise MachineError("the outputs of the run arrived broken", hint="see the engine's own log") from error
+    except (tarfile.TarError, ValueError, EOFError):
+        taking.left_out["all after a break"] += 1
     return taking.note()
 
 
@@ -137,22 +137,27 @@ class _Taking:
         return False
 
     def take(self, names: list[str], content: IO[bytes], size: int) -> None:
-        """Copies one file, `size` bytes of it at most: it may still grow."""
-        target = self._folder.joinpath(*names)
+        """Copies one file, `size` bytes of it at most: it may still grow. All of it, or nothing."""
+        target, half = self._folder.joinpath(*names), False
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("xb") as file:
-                self._files += 1
+                half = True
                 while size > 0 and (portion := content.read(min(size, _PORTION_BYTES))):
                     file.write(portion)
                     size -= len(portion)
                     self._bytes += len(portion)
+                half = False
+            self._files += 1
         except (FileExistsError, NotADirectoryError):  # names that only this file system takes for the same
             self.left_out["a name twice"] += 1
         except OSError as error:
             raise MachineError(
                 f"the outputs of a run cannot be written: {error.strerror}", hint=f"make room at {self._folder}"
             ) from error
+        finally:
+            if half:
+                target.unlink()
 
     def note(self) -> str:
         """What was left out, in one line without a name that the script chose; empty when all was taken."""

@@ -163,10 +163,10 @@ def test_a_stream_without_end_is_left(target: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("data", [b"no tar" * 200, tar([member("outputs/a", b"x" * 3000)])[:2000]])
-def test_a_broken_tar_is_a_machine_error(target: Path, data: bytes) -> None:
-    """A tar that is none, or that breaks off in a file, is told as what it is."""
-    with pytest.raises(MachineError, match="broken"):
-        from_tar([data], target)
+def test_a_broken_tar_is_told(target: Path, data: bytes) -> None:
+    """A tar that is none, or that breaks off in a file, leaves no half of a file and ends no session."""
+    assert from_tar([data], target) == "left out 1 × all after a break"
+    assert files(target) == {}
 
 
 def test_a_folder_that_cannot_be_written_is_a_machine_error(tmp_path: Path) -> None:
@@ -191,13 +191,10 @@ def test_no_name_leaves_the_folder(names: list[str], content: bytes, tmp_path_fa
 @given(data=st.binary(max_size=3000))
 @settings(max_examples=300, deadline=None)
 def test_no_bytes_break_the_reading(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Random bytes, alone or after a valid header, are a note or a MachineError."""
+    """Random bytes, alone or after a valid header, are at most a note."""
     header = tar([member("outputs/a", b"x" * 700)])[:1024]
     for stream in (data, header + data):
-        try:
-            assert from_tar(cut(stream), tmp_path_factory.mktemp("bytes")).isprintable()
-        except MachineError as error:
-            assert "broken" in error.message
+        assert from_tar(cut(stream), tmp_path_factory.mktemp("bytes")).isprintable()
 
 
 def test_regular_files_of_a_folder_are_taken_over(source: Path, target: Path) -> None:
@@ -206,7 +203,7 @@ def test_regular_files_of_a_folder_are_taken_over(source: Path, target: Path) ->
     (source / "deep" / "er" / "b").write_bytes(b"b")
     (source / "a.txt").write_bytes(b"a" * 300_000)
     assert from_folder(source, target) == ""
-    assert files(target) == {"a.txt": b"a" * 300_000, os.path.join("deep", "er", "b"): b"b"}
+    assert files(target) == {"a.txt": b"a" * 300_000, "deep/er/b": b"b"}
 
 
 def test_what_is_no_regular_file_in_a_folder_is_left_out(source: Path, target: Path, tmp_path: Path) -> None:
