@@ -267,6 +267,7 @@ def session(contender: Contender, world: World, seed: int, folder: Path) -> Outc
         baseline_runs=contender.baseline_runs,
         report_every=10**9,
         relieve=lambda _: None,
+        max_jump=math.inf,  # this measures the judge, not what is flagged
         began=NOW,
         judge=contender.make(),
     )
