@@ -7,7 +7,7 @@ that could take it for a request. Floods (processes, memory, disk, output) are n
 """
 
 # The system's own calls are what is tried.
-# ruff: noqa: PTH
+# ruff: noqa: PTH100, PTH101, PTH104, PTH105, PTH108, PTH109, PTH110, PTH111, PTH112, PTH114, PTH116, PTH118, PTH119, PTH120, PTH123, PTH207, PTH211
 from __future__ import annotations
 
 import contextlib
