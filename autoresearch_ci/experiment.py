@@ -259,7 +259,7 @@ class Session:
     `settings` are the public settings as text, by their kebab-case name; no secret is ever a setting. `adjustments` are the
     platform's, by variable name. `platform` is `cuda`, `mps` or `cpu` (empty when only a results.tsv is known).
     `repository` is `https://host/owner/name`, empty for a local session. `files_digest`: SHA-256 of the journal's
-    `files.sha256`, which lists every file of the base commit but the training script.
+    `files.sha256`, which lists every file of the base commit but the training script. `wall`: what holds natively, in one line.
     """
 
     tag: str
@@ -273,6 +273,7 @@ class Session:
     platform: str = ""
     device: str = ""
     executor: str = ""
+    wall: str = ""
     adjustments: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     repository: str = ""
