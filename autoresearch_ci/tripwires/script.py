@@ -37,11 +37,13 @@ class Script:
         for target, value in self._assignments():
             assigned.setdefault(target, []).append(value)
         self._names = dict(self.imports)
-        for _ in range(PASSES):
-            self._names |= self._other_names(assigned)
         self.outputs: frozenset[str] = frozenset()
         for _ in range(PASSES):
+            known = (len(self._names), len(self.outputs))
+            self._names |= self._other_names(assigned)
             self.outputs |= self._made_from_outputs(assigned)
+            if known == (len(self._names), len(self.outputs)):
+                break
 
     def parent(self, node: ast.AST) -> ast.AST | None:
         return self._parents.get(node)
