@@ -190,11 +190,19 @@ def detect(config: Config = None, json: Json = False, **flags: Any) -> None:
 
 @app.command()
 @with_settings()
-def doctor(config: Config = None, json: Json = False, **flags: Any) -> int:
+def doctor(
+    config: Config = None,
+    sandbox: Annotated[
+        bool,
+        typer.Option("--sandbox", help="Instead: run a hostile script as a session would, and tell what it managed"),
+    ] = False,
+    json: Json = False,
+    **flags: Any,
+) -> int:
     """Check every precondition, each with its remedy."""
-    from autoresearch_ci.cli.doctor import examine
+    from autoresearch_ci.cli.doctor import examine, examine_sandbox
 
-    return examine(_call(config, flags), as_json=json)
+    return (examine_sandbox if sandbox else examine)(_call(config, flags), as_json=json)
 
 
 @app.command()
