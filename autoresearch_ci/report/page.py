@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,7 +15,18 @@ from autoresearch_ci.report.chart import chart, percent
 from autoresearch_ci.report.commands import merge_commands, reproduce_commands, show_command
 from autoresearch_ci.report.markdown import clean, duration, number
 from autoresearch_ci.report.pull_request import diff_lines, elapsed_s, failures, steps
+from autoresearch_ci.report.review import (
+    INTRODUCTION,
+    LOOK_FIRST,
+    NO_TRIPWIRES,
+    WARNING,
+    flagged_elsewhere,
+    measured_by,
+    suspects,
+    wall,
+)
 from autoresearch_ci.report.trust import Trust, facts, gain_text, trust
+from autoresearch_ci.tripwires import Tripwire
 
 MAX_ROWS: Final = 500
 MAX_KEPT: Final = 200
@@ -25,11 +36,19 @@ MAX_SENTENCE: Final = 1000  # of our own sentences, which bound what they quote
 KINDS: Final = {"+": "added", "-": "removed", "@": "hunk", " ": "same", "": "header"}
 
 
-def page(history: History, *, title: str, base: str, diffs: Mapping[str, str]) -> str:
+def page(
+    history: History,
+    *,
+    title: str,
+    base: str,
+    diffs: Mapping[str, str],
+    tripwires: Mapping[str, Sequence[Tripwire]] = NO_TRIPWIRES,
+) -> str:
     """The page: it loads nothing from anywhere, runs no script and follows the reader's light or dark scheme.
 
-    `diffs`: the unified diff of every kept commit, by its full hash. More than 500 experiments, 200 keeps or 400
-    lines of one diff are cut, and the page says so.
+    `diffs`: the unified diff of every kept commit, `tripwires`: what its script has that the one before had not, both by its
+    full hash. More than 500 experiments, 200 keeps, 200 commits to look at first or 400 lines of one diff are cut, and the page
+    says so.
     """
     environment = Environment(
         loader=PackageLoader("autoresearch_ci.report", "."),
@@ -40,6 +59,7 @@ def page(history: History, *, title: str, base: str, diffs: Mapping[str, str]) -
     )
     environment.filters.update(number=number, text=lambda value: clean(str(value), MAX_TEXT))
     session, picture, found = history.session, chart(history), trust(history)
+    odd = suspects(history, tripwires)
     kept = steps(history, diffs)
     shown = kept[-MAX_KEPT:]
     experiments = history.experiments[-MAX_ROWS:]
@@ -57,6 +77,15 @@ def page(history: History, *, title: str, base: str, diffs: Mapping[str, str]) -
         experiments=experiments[::-1],
         experiments_cut=len(history.experiments) - len(experiments),
         failures=failures(history),
+        warning=WARNING,
+        look_first=LOOK_FIRST,
+        introduction=INTRODUCTION,
+        odd=odd[:MAX_KEPT],
+        odd_cut=len(odd[MAX_KEPT:]),
+        odd_commits={each.experiment.commit for each in odd},
+        flagged_elsewhere=flagged_elsewhere(history),
+        measured_by=clean(measured_by(session), MAX_SENTENCE),
+        wall=wall(session),
         sure=[(topic, clean(sentence, MAX_SENTENCE)) for topic, sentence in facts(history, found)]
         if found is not None and found.spent.repeats
         else [],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
@@ -15,10 +15,14 @@ from autoresearch_ci.report.chart import headline, percent
 from autoresearch_ci.report.commands import MAX_NAME, merge_commands, reproduce_commands, show_command
 from autoresearch_ci.report.markdown import NO_VALUE, cell, clean, code, details, duration, number, table
 from autoresearch_ci.report.mermaid import mermaid
+from autoresearch_ci.report.review import NO_TRIPWIRES, WARNING, look_first, measured_by, suspects, wall
 from autoresearch_ci.report.trust import DOUBT, Trust, best_single, evidence_text, facts, gain_text, trust
+from autoresearch_ci.tripwires import Tripwire
 
 # GitHub refuses a body of more than 65,536 characters. These budgets and the text around them stay below 60,000.
-KEPT_CHARACTERS: Final = 24_000
+KEPT_CHARACTERS: Final = 24_000  # with what is to be looked at first
+SUSPECT_CHARACTERS: Final = 12_000
+MAX_REASONS: Final = 8  # of one commit, to look at first
 FAILED_CHARACTERS: Final = 6_000
 SETTINGS_CHARACTERS: Final = 6_000
 MAX_TITLE: Final = 200
@@ -72,13 +76,30 @@ def unconfirmed(history: History) -> bool:
     return found is not None and found.unconfirmed
 
 
-def body(history: History, *, files: Files, base: str, diffs: Mapping[str, str]) -> str:
-    """GitHub Markdown below 60,000 characters. `diffs`: the unified diff of every kept commit, by its full hash."""
-    session, found = history.session, trust(history)
+def body(
+    history: History,
+    *,
+    files: Files,
+    base: str,
+    diffs: Mapping[str, str],
+    tripwires: Mapping[str, Sequence[Tripwire]] = NO_TRIPWIRES,
+) -> str:
+    """GitHub Markdown below 60,000 characters.
+
+    `diffs`: the unified diff of every kept commit, `tripwires`: what its script has that the one before had not, both by its
+    full hash.
+    """
+    session, found, odd = history.session, trust(history), suspects(history, tripwires)
+    where = _file(session, files.summary)
+    first = look_first(
+        history, odd, lambda e: _commit(session, e), characters=SUSPECT_CHARACTERS, most=MAX_REASONS, where=where
+    )
+    left = KEPT_CHARACTERS - sum(len(line) + 1 for line in first)
     parts = [
         *_opening(history, found, base),
+        *first,
         *_picture(history, files),
-        *_kept(history, files, diffs),
+        *_kept(history, files, diffs, {each.experiment.commit for each in odd}, left),
         *_failed(history, files),
         *_measured(history, found, diffs),
         *_reproduce(session),
@@ -199,14 +220,14 @@ def _picture(history: History, files: Files) -> list[str]:
     return lines + details("The chart as a diagram", mermaid(history))
 
 
-def _kept(history: History, files: Files, diffs: Mapping[str, str]) -> list[str]:
+def _kept(history: History, files: Files, diffs: Mapping[str, str], odd: Collection[str], characters: int) -> list[str]:
     if not history.kept:
         return []
     metric = cell(history.session.metric, 40)
     rows = (
         (
             str(step.experiment.number),
-            _commit(history.session, step.experiment),
+            f"{WARNING} " * (step.experiment.commit in odd) + _commit(history.session, step.experiment),
             number(step.experiment.metric),
             step.shown_gain,
             f"+{step.added} −{step.removed}" if step.experiment.commit in diffs else NO_VALUE,
@@ -216,7 +237,7 @@ def _kept(history: History, files: Files, diffs: Mapping[str, str]) -> list[str]
         for step in steps(history, diffs)
     )
     headings = ("#", "Commit", metric, "Gain on the keep before", "Lines", "Change", "Category")
-    return ["## What was kept", "", *table(headings, rows, KEPT_CHARACTERS, _file(history.session, files.results)), ""]
+    return ["## What was kept", "", *table(headings, rows, characters, _file(history.session, files.results)), ""]
 
 
 def _failed(history: History, files: Files) -> list[str]:
@@ -248,7 +269,7 @@ def _measured(history: History, found: Trust | None, diffs: Mapping[str, str]) -
         "## How sure this is",
         "",
         f"{'Runs' if repeated else 'One run per experiment'}{f' on {where}' if where else ''}{budget}. "
-        f"The training script prints {cell(session.metric)} itself.",
+        f"{cell(f'{measured_by(session)} {wall(session)}', MAX_SENTENCE)}",
     ]
     if found is not None and repeated:
         said = (f"- **{topic}:** {cell(sentence, MAX_SENTENCE)}" for topic, sentence in facts(history, found))
@@ -261,7 +282,7 @@ def _measured(history: History, found: Trust | None, diffs: Mapping[str, str]) -
     )  # fmt: skip
     if small:
         lines.append(
-            f"{small} of {len(made)} kept changes gained less than {100 * SMALL_GAIN:g} %: look at these first."
+            f"{small} of {len(made)} kept changes gained less than {100 * SMALL_GAIN:g} %: read these with care."
         )
     return [*lines, ""]
 

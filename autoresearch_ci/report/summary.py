@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -12,6 +12,7 @@ from autoresearch_ci.experiment import Category, Experiment, History, Status
 from autoresearch_ci.report import again
 from autoresearch_ci.report.markdown import NO_VALUE, cell, number
 from autoresearch_ci.report.progress import change
+from autoresearch_ci.report.review import NO_TRIPWIRES, look_first, measured_by, suspects, wall
 from autoresearch_ci.report.trust import (
     KEEP_HEADINGS,
     Trust,
@@ -22,8 +23,10 @@ from autoresearch_ci.report.trust import (
     near_misses,
     trust,
 )
+from autoresearch_ci.tripwires import Tripwire
 
 MAX_ROWS: Final = 50
+ODD_CHARACTERS: Final = 400_000  # of what to look at first: the step's summary in Actions holds 1 MiB
 MAX_SENTENCE: Final = 1000  # of our own sentences, which bound what they quote
 MAX_DROPPED: Final = 10  # commits in one command
 MAX_NEAR_MISSES: Final = 3  # how many discards close to the incumbent are named
@@ -31,8 +34,11 @@ SMALL_GAIN: Final = 0.001  # of the metric: what two runs of the same script com
 OUT_OF_MEMORY: Final = re.compile(r"out of memory|\bOOM\b", re.IGNORECASE)  # a bare table says it in the description
 
 
-def summary(history: History) -> str:
-    """The whole document, the same for the same history."""
+def summary(history: History, *, tripwires: Mapping[str, Sequence[Tripwire]] = NO_TRIPWIRES) -> str:
+    """The whole document, the same for the same history.
+
+    `tripwires`: what the script of a kept commit has that the one before had not, by its full hash.
+    """
     session = history.session
     done = max(0, len(history.experiments) - 1)
     crashed = len(history.of(Status.CRASH))
@@ -51,6 +57,10 @@ def summary(history: History) -> str:
     lines += ["", *_results(history, found), ""]
     if found is not None:
         lines += [*_sure(history, found), ""]
+    odd = suspects(history, tripwires)
+    lines += look_first(
+        history, odd, lambda e: cell(e.label), characters=ODD_CHARACTERS, most=MAX_ROWS, where="the diffs themselves"
+    )
     lines += [*_improvements(history), "", *_failures(history), "", *_next_steps(history, found)]
     return "\n".join(lines) + "\n"
 
@@ -93,7 +103,8 @@ def _results(history: History, found: Trust | None) -> list[str]:
 
 def _sure(history: History, found: Trust) -> list[str]:
     """What the readings themselves say about the result: noise, confirmed gain, and what was run again for it."""
-    lines = ["## How sure this is", ""]
+    said = cell(f"{measured_by(history.session)} {wall(history.session)}", MAX_SENTENCE)
+    lines = ["## How sure this is", "", said, ""]
     lines += [f"- **{topic}:** {cell(sentence, MAX_SENTENCE)}" for topic, sentence in facts(history, found)]
     lines += _table("Keeps by evidence", KEEP_HEADINGS, keep_rows(history, found))
     lines += _table("What was run again, and why", again.HEADINGS, again.rows(history))

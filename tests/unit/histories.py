@@ -107,6 +107,16 @@ def noisy(*rechecks: Recheck, direction: Direction = Direction.MINIMIZE) -> Hist
     )
 
 
+def flagged(made: History, number: int, *flags: str, every: bool = True) -> History:
+    """The session with flags on the runs of one experiment: on every one of them, or on the first only."""
+    changed = made.experiments[number]
+    own = [m for m in changed.measurements if m.commit == changed.commit]
+    runs = tuple(replace(m, flags=flags) if m in (own if every else own[:1]) else m for m in changed.measurements)
+    experiments = list(made.experiments)
+    experiments[number] = replace(changed, measurements=runs)
+    return replace(made, experiments=tuple(experiments))
+
+
 BASE, FIRST, BEST = (f"{number + 1:040x}" for number in (0, 1, 4))  # of `noisy`: the baseline and its two keeps
 CONFIRMED = recheck(Purpose.VERIFY, (BASE, (1.0, 1.01, 1.02)), (BEST, (0.9, 0.92, 0.91)))
 NOT_CONFIRMED = recheck(Purpose.VERIFY, (BASE, (1.0, 1.01, 1.02)), (BEST, (1.0, 1.01, 1.015)))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from autoresearch_ci.experiment import Category, Direction, History, Purpose, Status, Verdict
 from autoresearch_ci.report.commands import reproduce_commands
 from autoresearch_ci.report.pull_request import Files, body, diff_lines, failures, steps, title, unconfirmed
+from autoresearch_ci.tripwires import Kind, Tripwire
 
 from .histories import BASE, BEST, CONFIRMED, NOT_CONFIRMED, experiment, history, measured, noisy, recheck
 
@@ -239,8 +240,10 @@ def test_the_body_is_never_too_long(anything: str, often: str, size: int) -> Non
     known = noisy(CONFIRMED, recheck(Purpose.MACHINE, (BASE, (1.0,)), (BEST, (0.9,)), note=nasty))
     kept = tuple(dataclasses.replace(e, number=n, description=nasty) for n, e in enumerate(known.experiments * 100))
     history = dataclasses.replace(known, session=session, ended=nasty, experiments=(known.experiments[0], *kept))
-    made = text(history, base=nasty)
+    wires = {e.commit: (Tripwire(Kind.CODE, 1, nasty),) * 20 for e in history.kept}
+    made = body(history, files=FILES, base=nasty, diffs=DIFFS, tripwires=wires)
     assert "Near misses" in made
+    assert "more commits with" in made
     assert len(made) < 60_000
     assert "more in [results.tsv]" in made
 
