@@ -41,7 +41,7 @@ class Suspect:
     @property
     def reasons(self) -> list[tuple[str, str]]:
         """All of it, as (what, where or how): the second is code for a tripwire, empty where there is nothing more to say."""
-        flagged = [(f"{clean(flag, MAX_REASON)}; {self.runs}", "") for flag in self.flags]
+        flagged = [(f"{clean(flag, MAX_REASON)} · {self.runs}", "") for flag in self.flags]
         return flagged + [(_where(each), clean(each.text, MAX_TRIPWIRE)) for each in self.tripwires]
 
 

@@ -87,7 +87,7 @@ def _bounded(found: list[Tripwire]) -> tuple[Tripwire, ...]:
         seen[each.kind] += 1
         ranked.append((seen[each.kind], order))
     chosen = sorted(order for _, order in sorted(ranked)[: MAX_TRIPWIRES - 1])
-    more = Tripwire(Kind.MORE, 0, f"and {len(found) - len(chosen)} more, which are not listed")
+    more = Tripwire(Kind.MORE, 0, f"{len(found) - len(chosen)} that are not listed")
     return (*(found[order] for order in chosen), more)
 
 

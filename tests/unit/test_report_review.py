@@ -22,7 +22,7 @@ from .test_report_page import Tags
 FILES = Files(summary="autoresearch-summary.md", results="results.tsv", chart="chart.svg")
 SEED = Tripwire(Kind.SEED, 7, "torch.manual_seed(43)")
 GONE = Tripwire(Kind.SEED, 0, "no longer there: torch.manual_seed(SEED)")
-MORE = Tripwire(Kind.MORE, 0, "and 4 more, which are not listed")
+MORE = Tripwire(Kind.MORE, 0, "4 that are not listed")
 WIRES = {BEST: (SEED, GONE, MORE)}
 ODD = flagged(noisy(CONFIRMED), 1, "2 lines give the metric", every=False)
 
@@ -40,11 +40,11 @@ def test_flags_and_tripwires_of_kept_commits() -> None:
     """A flagged keep has its flags and how each of its runs went, one with tripwires every one of them; others are left alone."""
     first, best = suspects(ODD, WIRES)
     assert (first.experiment.number, best.experiment.number) == (1, 4)
-    assert first.reasons == [("2 lines give the metric; 1 of 2 runs flagged: 0.94 (flagged), 0.96", "")]
+    assert first.reasons == [("2 lines give the metric · 1 of 2 runs flagged: 0.94 (flagged), 0.96", "")]
     assert best.reasons == [
         ("line 7, a changed seed", "torch.manual_seed(43)"),
         ("a changed seed", "no longer there: torch.manual_seed(SEED)"),
-        ("more", "and 4 more, which are not listed"),
+        ("more", "4 that are not listed"),
     ]
     assert suspects(noisy(CONFIRMED), {}) == []
     assert suspects(history(), {}) == []
@@ -53,17 +53,17 @@ def test_flags_and_tripwires_of_kept_commits() -> None:
 def test_flags_of_the_baseline_and_of_the_last_check() -> None:
     """The baseline's flags are shown, and those that fresh runs of a commit got at the end, with all the runs of it."""
     [baseline] = suspects(flagged(noisy(), 0, "odd"), {})
-    assert baseline.reasons == [("odd; 2 of 2 runs flagged: 1 (flagged), 1.02 (flagged)", "")]
+    assert baseline.reasons == [("odd · 2 of 2 runs flagged: 1 (flagged), 1.02 (flagged)", "")]
     verify = recheck(Purpose.VERIFY, (BASE, (1.0,)), (BEST, (0.9,)))
     runs = tuple(dataclasses.replace(m, flags=("odd",)) if m.commit == BEST else m for m in verify.measurements)
     [best] = suspects(noisy(dataclasses.replace(verify, measurements=runs)), {})
-    assert best.reasons == [("odd; 1 of 2 runs flagged: 0.9, 0.9 (flagged)", "")]
+    assert best.reasons == [("odd · 1 of 2 runs flagged: 0.9, 0.9 (flagged)", "")]
     many = noisy()
     again = dataclasses.replace(many.experiments[4], measurements=many.experiments[4].measurements * 12)
     [long] = suspects(flagged(dataclasses.replace(many, experiments=(*many.experiments[:4], again)), 4, "odd"), {})
     assert long.reasons[0][0].endswith("0.9 (flagged) and 4 more")
     [alone] = suspects(flagged(noisy(), 4, "odd"), {})
-    assert alone.reasons == [("odd; 1 of 1 run flagged: 0.9 (flagged)", "")]
+    assert alone.reasons == [("odd · 1 of 1 run flagged: 0.9 (flagged)", "")]
 
 
 def test_every_report_shows_them_before_what_was_kept() -> None:
@@ -71,10 +71,10 @@ def test_every_report_shows_them_before_what_was_kept() -> None:
     for name, text in shown(ODD, WIRES).items():
         assert text.index("Look at these first") < text.index("How sure this is" if name == "page" else "0.95"), name
         plain = Tags(text).text if name == "page" else text
-        assert "2 lines give the metric; 1 of 2 runs flagged: 0.94 (flagged), 0.96" in plain, name
+        assert "2 lines give the metric · 1 of 2 runs flagged: 0.94 (flagged), 0.96" in plain, name
         assert "line 7, a changed seed" in plain, name
         assert "<code>torch.manual_seed(43)</code>" in text, name
-        assert "and 4 more, which are not listed" in plain, name
+        assert "4 that are not listed" in plain, name
     made = shown(ODD, WIRES)
     assert "| 1 | ⚠ 0000000 |" in made["pull request"]
     assert "| 4 | ⚠ 0000000 |" in made["pull request"]

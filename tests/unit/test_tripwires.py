@@ -364,7 +364,7 @@ def test_many_of_one_kind_hide_no_other() -> None:
     found = tripped("import os\n", many)
     assert len(found) == MAX_TRIPWIRES
     assert Tripwire(Kind.NETWORK, 102, "import socket") in found
-    assert found[-1] == Tripwire(Kind.MORE, 0, "and 83 more, which are not listed")
+    assert found[-1] == Tripwire(Kind.MORE, 0, "83 that are not listed")
     assert [each.line for each in found[:-1]] == sorted(each.line for each in found[:-1])
 
 
