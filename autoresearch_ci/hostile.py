@@ -18,6 +18,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import stat
@@ -55,6 +56,7 @@ PR_GET_NO_NEW_PRIVS, PTRACE_SEIZE = 39, 0x4206
 SYSTEM_CALLS = {"x86_64": (321, 298, 250), "aarch64": (280, 241, 219)}
 
 ATTEMPTS: dict[str, Attempt] = {}
+MADE: list[str] = []  # folders to be removed
 
 
 def attempt(name: str) -> Callable[[Attempt], Attempt]:
@@ -101,6 +103,9 @@ def result(function: Attempt) -> dict[str, object]:
         managed = function()
     except OSError as error:
         return {"managed": False, "detail": error.strerror or str(error)}
+    finally:
+        for folder in MADE:
+            shutil.rmtree(folder, ignore_errors=True)
     return {"managed": bool(managed), "detail": (managed or "nothing there")[:300]}
 
 
@@ -384,7 +389,8 @@ def export() -> list[str]:
 
 def scratch() -> str:
     """A new folder where the script may write."""
-    return tempfile.mkdtemp(prefix="canary-")
+    MADE.append(tempfile.mkdtemp(prefix="canary-"))
+    return MADE[-1]
 
 
 def rewrite(path: str) -> None:
