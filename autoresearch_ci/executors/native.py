@@ -28,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors.environment import NETWORK_VARIABLES, ask, run_variables, taken_from_here
 from autoresearch_ci.executors.log import DEFAULT_CAP_BYTES, CappedLog
+from autoresearch_ci.executors.outputs import from_folder
 from autoresearch_ci.executors.process_tree import KILL_TIMEOUT_S, MARKER, ProcessTree, adopt_orphans, kill_marked
 from autoresearch_ci.experiment import Ending, Run
 
@@ -105,6 +106,8 @@ class NativeExecutor:
     def _run(self, request: RunRequest, interrupt: Interrupt, variables: Mapping[str, str]) -> Run:
         with self._folder(request.name) as folder, CappedLog(request.log, self._log_cap_bytes) as log:
             variables = {**variables, **request.variables, **run_variables(folder, self._python, self._cache)}
+            if request.given is not None:
+                _give(request.given, Path(variables[MARKER]))
             arguments = self._arguments(request, variables["PATH"])
             _protect(request.tree)
             tree = ProcessTree(variables[MARKER], adopting=self._adopting)
@@ -121,6 +124,10 @@ class NativeExecutor:
                 tree.kill()
                 _reap(process)
                 output.drain(log.write)
+            if request.outputs is not None and ending is not Ending.INTERRUPTED:  # nobody waits for anything then
+                note = from_folder(Path(variables[MARKER]), request.outputs)
+                if note:
+                    log.write(f"\n[outputs: {note}]\n".encode())
         return Run(
             ending=ending,
             exit_code=process.returncode if ending is Ending.EXITED else None,
@@ -291,6 +298,17 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
         raise MachineError(
             "a killed run does not end", hint="a process may hang in a driver; the machine may need a restart"
         ) from error
+
+
+def _give(given: Path, outputs: Path) -> None:
+    """Fills a run's outputs folder with a copy that it is not meant to change."""
+    try:
+        shutil.copytree(given, outputs, dirs_exist_ok=True)
+        for path in (*outputs.rglob("*"), outputs):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+    except OSError as error:
+        message = f"a run's outputs cannot be copied: {error.strerror or error}"
+        raise MachineError(message, hint="make room on the disk") from error
 
 
 def _protect(tree: Path) -> None:
