@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+import typer
+
 from autoresearch_ci.console import Console
-from autoresearch_ci.errors import MachineError
+from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.experiment import Run
 from autoresearch_ci.platforms import PROBE, Adjustments, Detection, Platform, adjustments, parse_probe, resolve
 from autoresearch_ci.runs import Executor, Interrupt, RunRequest
@@ -58,10 +60,12 @@ def environment(
     session: str,
     requirements: bytes | None,
     native_when_no_container: bool = False,
+    ask_native: bool = False,
 ) -> Iterator[Place]:
     """The environment that the settings ask for, built if needed, probed, and torn down at the end.
 
     `native_when_no_container`: `auto` may then fall back to native runs, and says why; else it raises MachineError.
+    `ask_native`: native runs need `allow-native` or a person's yes at a terminal; SettingsError without.
     """
     kind, why = settings.executor, "asked for"
     if kind == "auto":
@@ -78,10 +82,26 @@ def environment(
                     raise
                 kind, why = "native", f"no container: {error.message[:120]}"
         if kind == "native":
+            if ask_native and not settings.allow_native:
+                _confirm_native(environ)
             executor = stack.enter_context(_native(console, environ, settings, state, requirements))
         detection = parse_probe(executor.probe(PROBE))
         platform = resolve(settings.platform, detection)
         yield Place(executor, kind, why, platform, detection, adjustments(platform, detection))
+
+
+def _confirm_native(environ: Mapping[str, str]) -> None:
+    """Asks the person at the terminal whether the training script may run on this machine itself; SettingsError unless yes."""
+    hint = "pass `--allow-native` or set `allow-native: true` where that is acceptable, or start a container engine"
+    if environ.get("GITHUB_ACTIONS") == "true" or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise SettingsError("native runs need your leave: no container walls the training script in", hint=hint)
+    risk = "No container: the training script, and whatever rewrites it, runs on this machine as you. Go on?"
+    try:
+        agreed = typer.confirm(risk, default=False, err=True)
+    except typer.Abort:  # the terminal is gone
+        agreed = False
+    if not agreed:
+        raise SettingsError("native runs were refused", hint=hint)
 
 
 def _container(console: Console, settings: Settings, session: str, requirements: bytes | None) -> ContainerExecutor:

@@ -128,6 +128,7 @@ def _place(call: Call, opened: Opened, *, native_when_no_container: bool = False
         session=opened.tag,
         requirements=_requirements(opened),
         native_when_no_container=native_when_no_container,
+        ask_native=not native_when_no_container,  # the demo's script is our own
     )
 
 
