@@ -380,6 +380,15 @@ def vsock() -> str:
     return "opened; Docker Engine 23 and newer refuse it"
 
 
+@attempt("open a socket to the kernel's ciphers")
+def cipher_socket() -> str:
+    """AF_ALG: by CVE-2026-31431 whoever may open one writes to files of the image that other containers read."""
+    if not hasattr(socket, "AF_ALG"):
+        return ""
+    socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET).close()
+    return "opened; Docker Engine 29.4.3 and newer refuse it"
+
+
 def export() -> list[str]:
     """Files of the commit: this script and what lies beside and below it."""
     folder = os.path.dirname(os.path.abspath(__file__))
