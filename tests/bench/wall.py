@@ -25,6 +25,7 @@ from tests.integration.conftest import BASE_IMAGE
 RUNS: Final = 25
 ALLOWED_MS: Final = 50.0
 COMMAND: Final = "python -c pass"
+PLAIN: Final = "plain `docker run`"
 
 
 class Never:
@@ -32,9 +33,9 @@ class Never:
         return False
 
 
-def plain(client: docker.DockerClient, image: Image) -> None:
-    """The same container without an option."""
-    container = client.containers.create(image.id, COMMAND.split())
+def plain(client: docker.DockerClient, image: Image, network: str | None = None) -> None:
+    """The same container without an option, but for the network where one is named."""
+    container = client.containers.create(image.id, COMMAND.split(), network_mode=network)
     try:
         output = container.attach(stdout=True, stderr=True, stream=True)
         container.start()
@@ -91,7 +92,8 @@ def main(runs: int) -> int:
                 )
 
             ways: dict[str, Callable[[], object]] = {
-                "plain `docker run`": lambda: plain(client, image),
+                PLAIN: lambda: plain(client, image),
+                "plain, without a network": lambda: plain(client, image, "none"),
                 "with the wall": lambda: run(None),
                 "with the wall, outputs wanted": lambda: run(folder / "outputs"),
             }
@@ -101,7 +103,7 @@ def main(runs: int) -> int:
                     took = timed_ms(function)
                     if number:  # the first of each warms what is cold
                         times[way].append(took)
-    base = statistics.median(times["plain `docker run`"])
+    base = statistics.median(times[PLAIN])
     print(f"\n| `{COMMAND}`, {runs} runs each | median | quartiles | more than plain |\n|---|---|---|---|")
     for way, taken in times.items():
         print(row(way, taken, base))

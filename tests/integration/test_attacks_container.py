@@ -31,14 +31,15 @@ from autoresearch_ci.experiment import Ending, Run
 from autoresearch_ci.runs import Interrupt, RunRequest
 from tests.integration.test_container import Never, When
 
+ATTEMPTS = re.findall(r'^@attempt\("(.*)"\)$', PROGRAM, re.MULTILINE)
+# By the engine's default seccomp profile: moby #44563 and #52494.
+REFUSED_SINCE = {"open a socket to the hypervisor": 23, "open a socket to the kernel's ciphers": 30}
+
 if sys.platform == "win32":
     pytest.skip("containers of Linux, watched from Linux or macOS", allow_module_level=True)
 
 SESSION = "attack-tests"
 MEMORY = 512 * 2**20
-ATTEMPTS = re.findall(r'^@attempt\("(.*)"\)$', PROGRAM, re.MULTILINE)
-# By the engine's default seccomp profile: moby #44563 and #52494.
-REFUSED_SINCE = {"open a socket to the hypervisor": 23, "open a socket to the kernel's ciphers": 30}
 MIB = 2**20
 SECRET = "hunter2-hunter2"
 
