@@ -677,3 +677,20 @@ def test_no_shelf_is_left(
         with made_executor(engine, attack.executor._image, attack.folder):
             pass
     assert left_over(engine) == []
+
+
+def test_outputs_that_somebody_else_removed_end_no_session(attack: Attack, engine: docker.DockerClient) -> None:
+    """When the holder is gone before the run is over, as by a prune, the outputs are told as lost and the run stands."""
+
+    def prune_when_ready() -> bool:
+        if attack.log.stat().st_size:
+            for started in engine.containers.list(filters={"label": f"autoresearch-ci.session={SESSION}"}):
+                if "-outputs-" in str(started.name):
+                    started.remove(force=True)
+        return False
+
+    files, log = attack.outputs(
+        "import time\nopen('/outputs/x', 'w').close(); print('ready', flush=True); time.sleep(2)",
+        interrupt=SimpleNamespace(requested=prune_when_ready),
+    )
+    assert (files, log) == ({}, "ready\n\n[outputs: left out all that the engine could not read]\n")
