@@ -75,6 +75,7 @@ def bench(session: nox.Session) -> None:
     """Measures what the program adds to the training itself, and prints a table."""
     install(session, "tests", "-e", ".[torch]")
     session.run("python", "-m", "tests.bench.overhead", *session.posargs)
+    session.run("python", "-m", "tests.bench.wall")
 
 
 @nox.session(name="bench-judge")

@@ -295,7 +295,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise SettingsError(
             f"cannot read {path.name}: {getattr(error, 'strerror', None) or error}", hint="it must be a UTF-8 text file"
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, and lists in lists without end
         raise SettingsError(
             f"{path.name} is not valid TOML: {error}", hint='it holds lines such as `time-budget = "5m"`'
         ) from error

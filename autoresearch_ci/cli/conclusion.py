@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from autoresearch_ci.report.summary import summary
 from autoresearch_ci.report.trust import trust
 from autoresearch_ci.runs import Runs
 from autoresearch_ci.settings import Settings
+from autoresearch_ci.tripwires import Tripwire, tripped
 from autoresearch_ci.verification import ablate, holdout, holdout_metric, verify
 from autoresearch_ci.workspace import merged_script
 
@@ -56,9 +57,10 @@ def check(runs: Runs, settings: Settings, history: History, began: dt.datetime) 
 def conclude(console: Console, opened: Opened, history: History) -> int:
     """Report files on the branch, push, pull request, outputs. Safe to repeat; 0, or raises GitError or ForgeError."""
     workspace, settings = opened.workspace, opened.settings
-    picture = chart(history)
+    picture, tripwires = chart(history), _tripwires(opened, history)
+    text = summary(history, tripwires=tripwires)
     report = {
-        in_repository(opened, settings.summary_file): summary(history).encode(),
+        in_repository(opened, settings.summary_file): text.encode(),
         in_repository(opened, settings.results_file): results.write(history).encode(),
         in_repository(opened, CHART_FILE): picture.encode(),
     }
@@ -74,11 +76,11 @@ def conclude(console: Console, opened: Opened, history: History) -> int:
             "the remote cannot be reached, so the last experiments are not pushed",
             hint="later: `autoresearch-ci finalize`",
         )
-    pull = _publish(console, opened, history, picture)
+    pull = _publish(console, opened, history, text, picture, tripwires)
     for warning in pull.warnings:
         console.warning(warning)
     set_outputs(console, opened, history, pull, "improved" if history.kept else "unchanged")
-    console.step_summary(summary(history))
+    console.step_summary(text)
     console.info(headline(history))
     if pull.url:
         console.notice(f"Pull request {pull.operation.value}", pull.url)
@@ -95,7 +97,24 @@ def _check_branch(opened: Opened, history: History, report: Mapping[str, bytes])
         )
 
 
-def _publish(console: Console, opened: Opened, history: History, picture: str) -> PullRequest:
+def _tripwires(opened: Opened, history: History) -> dict[str, tuple[Tripwire, ...]]:
+    """What a reviewer should see in each kept change, by its full hash."""
+    settings, script = opened.settings, opened.workspace.script
+    protected = [in_repository(opened, path) for path in (*settings.evaluate_only, *settings.read_only)]
+    return {
+        kept.commit: tripped(script(kept.parent), script(kept.commit), protected=protected, metric=settings.metric)
+        for kept in history.kept
+    }
+
+
+def _publish(
+    console: Console,
+    opened: Opened,
+    history: History,
+    text: str,
+    picture: str,
+    tripwires: Mapping[str, Sequence[Tripwire]],
+) -> PullRequest:
     settings, forge = opened.settings, opened.forge
     if settings.open_pr == "never" or (settings.open_pr == "on-keep" and not history.kept):
         console.info(
@@ -111,7 +130,8 @@ def _publish(console: Console, opened: Opened, history: History, picture: str) -
         results=in_repository(opened, settings.results_file),
         chart=in_repository(opened, CHART_FILE),
     )
-    title, body = pull_request.title(history), pull_request.body(history, files=files, base=base, diffs=diffs)
+    title = pull_request.title(history)
+    body = pull_request.body(history, files=files, base=base, diffs=diffs, tripwires=tripwires)
     return forge.publish(
         branch=history.session.branch,
         base=base,
@@ -120,10 +140,10 @@ def _publish(console: Console, opened: Opened, history: History, picture: str) -
         draft=settings.draft or pull_request.unconfirmed(history),
         labels=settings.labels,
         attachments={
-            "pull-request.html": page(history, title=title, base=base, diffs=diffs),
+            "pull-request.html": page(history, title=title, base=base, diffs=diffs, tripwires=tripwires),
             CHART_FILE: picture,
             Path(settings.results_file).name: results.write(history),
-            Path(settings.summary_file).name: summary(history),
+            Path(settings.summary_file).name: text,
         },
     )
 

@@ -109,11 +109,11 @@ def measured_by(session: Session) -> str:
     return f"The metric is scored by “{command}” from the base commit, in a {where} that the script never ran in."
 
 
-def wall(session: Session, note: str = "") -> str:
-    """That no container walled the runs in, where none did; `note`: what did instead. Empty for a container."""
+def wall(session: Session) -> str:
+    """That no container walled the runs in, where none did, and what did instead. Empty for a container."""
     if session.executor != "native":
         return ""
-    instead = f" ({clean(note, MAX_REASON)})" if note else ""
+    instead = f" ({clean(session.wall, MAX_REASON)})" if session.wall else ""
     return f"Runs were native: no container walled them in{instead}; review what the script does."
 
 

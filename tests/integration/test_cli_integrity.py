@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import docker
@@ -11,6 +13,7 @@ import pytest
 from autoresearch_ci import journal
 from autoresearch_ci.executors.image import Image
 from autoresearch_ci.experiment import History
+from autoresearch_ci.forges.local import TEXT_NAME
 from tests.forge.fixtures import TRAIN
 from tests.integration.conftest import BASE_IMAGE
 from tests.project import Project
@@ -95,7 +98,7 @@ def test_evaluate_runs_in_a_container_of_its_own(
     assert "answers in reach: True" not in text
     assert "left: ['guess.txt']" in text
     assert "the outputs can be changed" not in text
-    assert engine.volumes.list(filters={"label": "autoresearch-ci=run"}) == []
+    assert engine.volumes.list(filters={"label": "autoresearch-ci.session=night"}) == []
 
 
 @pytest.mark.parametrize(
@@ -115,14 +118,14 @@ def test_an_evaluation_that_fails_is_told(project: Project, score: str, says: st
 
 
 def test_a_script_that_changes_a_read_only_file_is_a_crash(project: Project) -> None:
-    """Natively a script can take its rights back; the digests of its export say so, and what it printed is no value."""
+    """It dies on the wall, or, where there is none, the digests of its export say what it did: its metric is no value."""
     spoil = "EVIL = False\nif EVIL:\n    os.chmod('prepare.py', 0o600)\n    open('prepare.py', 'w').write('x = 1')\n"
     project.commit({"train.py": TRAIN + spoil, "plan.txt": "EVIL=True\nLEARNING_RATE=0.08\n"})
     done = project.run("run", "--proposer", "queue", "--plan", "plan.txt")
     assert done.returncode == 0, done.stderr
     history = recorded(project)
     assert [e.status.value for e in history.experiments] == ["keep", "crash", "keep"]
-    assert history.experiments[1].verdict.reason == "it changed `prepare.py`, which is read-only"
+    assert "prepare.py" in history.experiments[1].verdict.reason
 
 
 def test_the_journal_holds_the_digests_of_every_other_file(project: Project) -> None:
@@ -159,3 +162,45 @@ def test_a_branch_that_changes_another_file_gets_no_pull_request(
     assert done.returncode == 6, done.stderr
     assert "changes `prepare.py`, and only the training script may change" in done.stderr
     assert "hint:" in done.stderr
+
+
+CHEAT = """\
+import sys
+
+from autoresearch_ci.cli import main, research
+from autoresearch_ci.experiment import Category, Proposal
+
+
+class Cheat:
+    def __init__(self):
+        self.scripts = [
+            lambda text: text.replace("loss = 1.0 +", "import subprocess\\nloss = 0.01 * 1.0 +").replace("** 2", "* 0"),
+        ]
+
+    def propose(self, history, script):
+        if not self.scripts:
+            return None
+        return Proposal(script=self.scripts.pop()(script), description="better", category=Category.OTHER)
+
+
+research.make_proposer = lambda opened, history: Cheat()
+sys.argv = ["autoresearch-ci", "run"]
+main()
+"""
+
+
+def test_flags_and_tripwires_stand_in_the_pull_request(project: Project) -> None:
+    """A keep that jumped and starts processes: kept, run again, and the first thing that a reviewer sees."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHEAT], cwd=project.path, env=project.environment, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kept = recorded(project).kept[0]
+    assert "a jump" in kept.flags[0]
+    assert len(kept.measurements) == 2
+    text = next((project.home / "state").rglob(TEXT_NAME)).read_text()
+    first = text[text.index("Look at these first") : text.index("What was kept")]
+    assert "a jump" in first
+    assert "subprocess" in first
+    assert "Runs were native: no container walled them in" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -144,7 +145,9 @@ def test_native_runs_are_said_to_be(made: History) -> None:
         assert said in (Tags(text).text if name == "page" else text), name
     for name, text in shown(made).items():
         assert "native" not in text, name
-    assert wall(native.session, "bubblewrap: no network") == said.replace("in;", "in (bubblewrap: no network);")
+    assert wall(replace(native.session, wall="bubblewrap: no network")) == said.replace(
+        "in;", "in (bubblewrap: no network);"
+    )
 
 
 @settings(max_examples=10, deadline=None)

@@ -4,17 +4,18 @@ import contextlib
 import datetime as dt
 import io
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from autoresearch_ci import journal, source
+from autoresearch_ci import digests, journal, source
 from autoresearch_ci.conditions import Conditions
 from autoresearch_ci.console import Console
 from autoresearch_ci.early_stop import Watch
-from autoresearch_ci.errors import BaselineError, ProposerError
+from autoresearch_ci.errors import BaselineError, GitError, ProposerError
 from autoresearch_ci.experiment import Category, Direction, Ending, History, Proposal, Run, Session, Status
 from autoresearch_ci.journal import Journal
 from autoresearch_ci.judge import Rule
@@ -680,3 +681,45 @@ def test_a_value_that_the_metric_cannot_take_is_a_crash(tmp_path: Path) -> None:
     assert history.experiments[2].verdict.reason == "`m` is 7, which it cannot be: `metric-max` is 5"
     with pytest.raises(BaselineError, match="which it cannot be"):
         Bench(tmp_path / "other", FakeProposer(), metric_min=2.0).research()
+
+
+class RealExport(FakeWorkspace):
+    """Exports a real folder, with one file beside the script."""
+
+    @contextlib.contextmanager
+    def export(self, commit: str) -> Iterator[Path]:
+        self.exported = commit
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "prepare.py").write_text("READY = True")
+            yield Path(folder)
+
+
+def test_a_run_that_changed_a_read_only_file_is_a_crash(tmp_path: Path) -> None:
+    """Whatever it printed: without a wall a script can take its rights back, and its export's digests say so."""
+    bench = Bench(tmp_path, FakeProposer(script(0.9)))
+    workspace = RealExport(script(1.0))
+    bench.workspace = bench.executor.workspace = bench.loop.runs.workspace = workspace
+    with workspace.export(BASE) as tree:
+        files = digests.take(tree, "train.py")
+    bench.loop.runs.rules = replace(bench.loop.runs.rules, files=files)
+
+    def spoil(text: str) -> tuple[Run, str] | None:
+        if "0.9" in text:
+            (bench.executor.requests[-1].tree / "prepare.py").write_text("READY = None")
+        return None
+
+    bench.executor.behave = spoil
+    history = bench.research()
+    assert statuses(history) == ["keep", "crash"]
+    assert history.experiments[1].verdict.reason == "it changed `prepare.py`, which is read-only"
+    assert history.experiments[1].metric is None
+
+
+def test_an_export_that_is_not_the_base_commits_ends_the_session(tmp_path: Path) -> None:
+    """No run is made of damage."""
+    bench = Bench(tmp_path, FakeProposer())
+    bench.loop.runs.workspace = RealExport(script(1.0))
+    bench.loop.runs.rules = replace(bench.loop.runs.rules, files={"prepare.py": "0" * 64})
+    with pytest.raises(GitError, match="differs from the base commit in `prepare.py`"):
+        bench.research()
+    assert bench.executor.requests == []
