@@ -40,7 +40,7 @@ class Environment(Executor, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where runs happen: the executor, why it is this one, and what it can see."""
+    """Where runs happen: the executor, why it is this one, and what it can see. `wall`: what holds natively, in one line."""
 
     executor: Environment
     kind: str
@@ -48,6 +48,7 @@ class Place:
     platform: Platform
     detection: Detection
     adjustments: Adjustments
+    wall: str = ""
 
 
 @contextmanager
@@ -72,6 +73,7 @@ def environment(
         kind, why = "container", "an engine answers"
         if sys.platform == "darwin" or settings.platform == "mps":
             kind, why = "native", "no Linux container can see MPS"
+    wall = ""
     with ExitStack() as stack:
         executor: Environment
         if kind == "container":
@@ -84,10 +86,11 @@ def environment(
         if kind == "native":
             if ask_native and not settings.allow_native:
                 _confirm_native(environ)
-            executor = stack.enter_context(_native(console, environ, settings, state, requirements))
+            executor = native = stack.enter_context(_native(console, environ, settings, state, requirements))
+            wall = native.wall.says
         detection = parse_probe(executor.probe(PROBE))
         platform = resolve(settings.platform, detection)
-        yield Place(executor, kind, why, platform, detection, adjustments(platform, detection))
+        yield Place(executor, kind, why, platform, detection, adjustments(platform, detection), wall)
 
 
 def _confirm_native(environ: Mapping[str, str]) -> None:

@@ -154,7 +154,7 @@ def _describe(console: Console, place: Place) -> None:
     for line in place.adjustments.lines():
         console.info(f"  {line}")
     if place.kind == "native":
-        console.warning("runs are native: there is no wall between the training script and this machine")
+        console.warning(f"runs are native, no container walls them in; what does: {place.wall}")
 
 
 def _requirements(opened: Opened) -> bytes | None:
@@ -205,6 +205,7 @@ def _begin(opened: Opened, place: Place, files: Mapping[str, str]) -> History:
         settings=settings.texts(),
         repository=opened.forge.repository_url,
         files_digest=_digest(files),
+        wall=place.wall,
         started_at=before.session.started_at if before else _now(),
     )
     history = opened.journal.begin(replace(before, session=session) if before else History(session=session))

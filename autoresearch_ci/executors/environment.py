@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -85,11 +85,11 @@ def probe(python: Path, script: str) -> str:
         return ask(python, script, run_variables(Path(folder), python, None))
 
 
-def ask(python: Path, script: str, variables: Mapping[str, str]) -> str:
-    """The same with exactly these variables, in their HOME where they have one."""
+def ask(python: Path, script: str, variables: Mapping[str, str], *, behind: Sequence[str] = ()) -> str:
+    """The same with exactly these variables, in their HOME where they have one; `behind` these words."""
     try:
         done = subprocess.run(
-            [str(python), "-c", script],
+            [*behind, str(python), "-c", script],
             cwd=variables.get("HOME"), env=dict(variables), stdin=subprocess.DEVNULL, capture_output=True,
             encoding="utf-8", errors="replace", timeout=PROBE_TIMEOUT_S, check=True,
         )  # fmt: skip

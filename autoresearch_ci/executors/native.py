@@ -1,35 +1,43 @@
 """Runs as processes of this machine: for Apple Silicon, whose GPU no container can see, and where there is no engine.
 
-There is no wall here. The export's files are read-only and the environment is explicit, but a script runs with the
-rights of the user: it can undo the one, read and write what the user can (the cache too), and use the network. What
-holds: the processes that a run started are gone when it is over, its log and its memory are bounded, and its scratch is
-removed.
+The wall is what the system offers (`bubblewrap`, `seatbelt`), and `NativeExecutor.wall` says what that is. Where it offers none,
+the export's files are read-only and the environment is explicit, but a script runs with the rights of the user: it can undo the
+one, read and write what the user can (the cache too), and use the network. What holds everywhere: the processes that a run
+started are gone when it is over, its log, memory, processes and files are bounded, and its scratch is removed.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import shlex
 import shutil
 import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from autoresearch_ci.errors import MachineError, SettingsError
+from autoresearch_ci.executors import bubblewrap, seatbelt
+from autoresearch_ci.executors.confinement import Confinement, NativeWall, NoWall
 from autoresearch_ci.executors.environment import NETWORK_VARIABLES, ask, run_variables, taken_from_here
+from autoresearch_ci.executors.limits import Disk, limited
 from autoresearch_ci.executors.log import DEFAULT_CAP_BYTES, CappedLog
 from autoresearch_ci.executors.outputs import from_folder
-from autoresearch_ci.executors.process_tree import KILL_TIMEOUT_S, MARKER, ProcessTree, adopt_orphans, kill_marked
+from autoresearch_ci.executors.process_tree import (
+    KILL_TIMEOUT_S,
+    MARKER,
+    ProcessTree,
+    adopt_orphans,
+    kill_marked,
+    unreadable,
+)
+from autoresearch_ci.executors.watching import Output, Watch
 from autoresearch_ci.experiment import Ending, Run
 
 if sys.platform != "win32":
@@ -37,12 +45,8 @@ if sys.platform != "win32":
 
 if TYPE_CHECKING:
     from autoresearch_ci.runs import Interrupt, RunRequest
-
-GRACE_S: Final = 10.0  # from SIGTERM to SIGKILL
-TICK_S: Final = 0.1  # between two looks at the clock, the interrupt and the memory
-FIRST_TICK_S: Final = 0.01  # a run of a moment has a memory too
-WATCHING_SHARE: Final = 0.02  # of the time: where looking at the tree is slow, it is done less often
-DRAIN_S: Final = 2.0  # for the rest of the output, once every process that can be found is gone
+# Of ELF, of scripts, and of Mach-O (universal, and 64 bits in both orders).
+_MAGIC: Final = (b"\x7fELF", b"#!", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa\xcf")
 
 
 class NativeExecutor:
@@ -50,7 +54,8 @@ class NativeExecutor:
 
     A context manager: entering kills and removes what a session that died left in `scratch`, which must be this
     session's alone. `cache`: the data cache. `memory`: bytes that a run's tree may use together. `python`: the
-    interpreter of the environment that trains; its folder comes first on the PATH.
+    interpreter of the environment that trains; its folder comes first on the PATH. `walled`: False leaves the wall away, for a
+    comparison. `wall` is known once it is entered.
     """
 
     def __init__(
@@ -61,13 +66,17 @@ class NativeExecutor:
         memory: int | None,
         python: Path,
         log_cap_bytes: int = DEFAULT_CAP_BYTES,
+        walled: bool = True,
     ) -> None:
         self._scratch = scratch.absolute()
         self._cache = cache
         self._memory_bytes = memory
         self._python = python
         self._log_cap_bytes = log_cap_bytes
+        self._walled = walled
         self._adopting = False
+        self._unreadable = ExitStack()
+        self.wall: NativeWall = NoWall("not asked for")
 
     def __enter__(self) -> Self:
         try:
@@ -82,41 +91,69 @@ class NativeExecutor:
             kill_marked(str(self._scratch))
         for folder in left:
             _remove(folder)
+        if self._walled:
+            self.wall = self._find_wall()
         self._adopting = adopt_orphans(True)
+        self._unreadable.enter_context(unreadable())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._unreadable.close()
         adopt_orphans(False)
 
     def run(self, request: RunRequest, interrupt: Interrupt) -> Run:
         """Makes the run and waits for its end; a crash is a value. SettingsError when `command` is no program."""
-        return self._run(request, interrupt, {})
+        return self._run(request, interrupt)
 
     def prepare(self, request: RunRequest, interrupt: Interrupt) -> Run:
         """Runs the user's `prepare` command: as a run, and with the proxies and certificates that the user has set."""
-        return self._run(request, interrupt, taken_from_here(NETWORK_VARIABLES))
+        return self._run(request, interrupt, preparing=True)
 
     def probe(self, script: str) -> str:
         """Runs a Python program as a run would be and returns what it prints on stdout; MachineError when it fails."""
         with self._folder("probe") as folder:
-            return ask(self._python, script, run_variables(folder, self._python, self._cache))
+            variables = run_variables(folder, self._python, self._cache)
+            confinement = Confinement(scratch=folder, program=self._python, cache=self._cache)
+            return ask(self._python, script, variables, behind=self.wall.arguments(confinement))
 
-    def _run(self, request: RunRequest, interrupt: Interrupt, variables: Mapping[str, str]) -> Run:
+    def _find_wall(self) -> NativeWall:
+        with self._folder("wall") as folder:
+            variables = run_variables(folder, self._python, None)
+            if sys.platform == "linux":
+                return bubblewrap.find(self._python, folder, variables)
+            if sys.platform == "darwin":
+                return seatbelt.find(self._python, folder, variables)
+        return NoWall("this system has none that is supported")
+
+    def _run(self, request: RunRequest, interrupt: Interrupt, *, preparing: bool = False) -> Run:
         with self._folder(request.name) as folder, CappedLog(request.log, self._log_cap_bytes) as log:
-            variables = {**variables, **request.variables, **run_variables(folder, self._python, self._cache)}
+            network = taken_from_here(NETWORK_VARIABLES) if preparing else {}
+            variables = {**network, **request.variables, **run_variables(folder, self._python, self._cache)}
             if request.given is not None:
                 _give(request.given, Path(variables[MARKER]))
             arguments = self._arguments(request, variables["PATH"])
             _protect(request.tree)
-            tree = ProcessTree(variables[MARKER], adopting=self._adopting)
+            confinement = Confinement(
+                scratch=folder,
+                program=Path(arguments[0]),
+                tree=request.tree,
+                directory=request.directory,
+                cache=self._cache,
+                given=request.given is not None,
+                readable=_files_named(network.values()),
+                preparing=preparing,
+            )
+            arguments = self.wall.arguments(confinement) + limited(arguments, largest_file=not preparing)
+            disk = Disk((folder, request.tree))
+            tree = ProcessTree(variables[MARKER], adopting=self._adopting, led=self.wall.leads)
             cpu_s, started = _children_cpu_s(), time.monotonic()
             process = _start(arguments, request.tree / request.directory, variables)
             tree.root = process.pid
             assert process.stdout is not None
-            output = _Output(process.stdout)
-            watch = _Watch(process, tree, output, log.write, interrupt, started + request.timeout_s, self._memory_bytes)
+            output, deadline = Output(process.stdout), started + request.timeout_s
+            watch = Watch(process, tree, output, disk, log.write, interrupt, deadline, self._memory_bytes)
             try:
                 ending = watch.until_the_end()
                 wall_s = time.monotonic() - started
@@ -134,6 +171,7 @@ class NativeExecutor:
             wall_s=wall_s,
             peak_memory_mb=watch.peak_bytes / 2**20 if watch.peak_bytes else None,
             cpu_s=None if cpu_s is None else (_children_cpu_s() or 0.0) - cpu_s,
+            stopped_because=watch.stopped_because if ending is Ending.STOPPED else "",
         )
 
     def _arguments(self, request: RunRequest, path: str) -> list[str]:
@@ -154,6 +192,8 @@ class NativeExecutor:
             raise SettingsError(
                 f"`command` starts `{words[0]}`, which is no program here", hint="install it or set `command`"
             )
+        if not _can_be_started(Path(found)):
+            raise SettingsError(f"`command` cannot be started: {words[0]} is no program", hint="check `command`")
         return [found, *words[1:]]
 
     @contextmanager
@@ -168,6 +208,20 @@ class NativeExecutor:
             yield folder
         finally:
             _remove(folder)
+
+
+def _can_be_started(program: Path) -> bool:
+    """Whether the kernel takes it: a script without a first line would else be run by whatever shell comes along."""
+    try:
+        with program.open("rb") as file:
+            return file.read(4).startswith(_MAGIC) or sys.platform == "win32"
+    except OSError:
+        return True  # to be executed, not to be read: the kernel knows
+
+
+def _files_named(values: Iterable[str]) -> tuple[Path, ...]:
+    """The files and folders among the values of variables: certificates, not addresses."""
+    return tuple(Path(value) for value in values if os.path.isabs(value) and os.path.exists(value))  # noqa: PTH110, PTH117
 
 
 def _children_cpu_s() -> float | None:
@@ -197,98 +251,6 @@ def _start(arguments: list[str], directory: Path, variables: Mapping[str, str]) 
         raise SettingsError(
             f"`command` cannot be started: {getattr(error, 'strerror', None) or error}", hint="check `command`"
         ) from error
-
-
-class _Output:
-    """The output of a process, in portions, never waiting for good: a daemon may hold the pipe open after the end."""
-
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self.open = True
-        self._portions: queue.Queue[bytes] = queue.Queue(maxsize=64)
-        self._unwanted = threading.Event()
-        threading.Thread(target=self._read, args=(pipe,), name="output of a run", daemon=True).start()
-
-    def _read(self, pipe: IO[bytes]) -> None:
-        with pipe:
-            while not self._unwanted.is_set() and (portion := pipe.read(65_536)):
-                self._portions.put(portion)
-        self._portions.put(b"")
-
-    def next(self, timeout_s: float) -> bytes:
-        """The next portion; empty when none came in `timeout_s`, or when the output is over (`open` is then False)."""
-        try:
-            portion = self._portions.get(timeout=timeout_s)
-        except queue.Empty:
-            return b""
-        self.open = bool(portion)
-        return portion
-
-    def drain(self, write: Callable[[bytes], None]) -> None:
-        """Writes what is left, for DRAIN_S at most: who holds the pipe longer cannot be found and is not waited for."""
-        deadline = time.monotonic() + DRAIN_S
-        try:
-            while self.open and time.monotonic() < deadline:
-                write(self.next(TICK_S))
-        finally:
-            self._unwanted.set()
-            with suppress(queue.Empty):
-                while True:  # makes room for the reader's last portion and its end
-                    self._portions.get_nowait()
-
-
-@dataclass(slots=True)
-class _Watch:
-    """What is looked at while a run is on, and what came of it."""
-
-    process: subprocess.Popen[bytes]
-    tree: ProcessTree
-    output: _Output
-    write: Callable[[bytes], None]
-    interrupt: Interrupt
-    deadline: float
-    limit_bytes: int | None
-    peak_bytes: int = 0
-    measure_at: float = 0.0
-
-    def until_the_end(self) -> Ending:
-        """Waits until the run has ended, or must be killed. Terminates it at the deadline and gives it GRACE_S."""
-        ending, tick_s, look_at = Ending.EXITED, FIRST_TICK_S, time.monotonic()
-        # At the timeout a wrapper may die at once, while the training it started still writes its last numbers.
-        while self.process.poll() is None or (ending is Ending.TIMEOUT and self.tree.alive()):
-            self._wait(tick_s)
-            now = time.monotonic()
-            if now < look_at:
-                continue
-            if self.interrupt.requested():
-                return Ending.INTERRUPTED
-            if self._too_much_memory(now):
-                return Ending.OUT_OF_MEMORY
-            if now >= self.deadline:
-                if ending is Ending.TIMEOUT:
-                    return ending
-                ending, self.deadline = Ending.TIMEOUT, now + GRACE_S
-                self.tree.terminate()
-            tick_s = min(2 * tick_s, TICK_S)
-            look_at = now + tick_s
-        return ending
-
-    def _wait(self, timeout_s: float) -> None:
-        """For output, or else for the end: both are seen at once, no run ends later because it was watched."""
-        if self.output.open:
-            self.write(self.output.next(timeout_s))
-        elif self.process.returncode is None:
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout_s)
-        else:
-            time.sleep(timeout_s)
-
-    def _too_much_memory(self, now: float) -> bool:
-        if now < self.measure_at:
-            return False
-        used = self.tree.memory_bytes()
-        self.measure_at = now + (time.monotonic() - now) / WATCHING_SHARE
-        self.peak_bytes = max(self.peak_bytes, used)
-        return self.limit_bytes is not None and used > self.limit_bytes
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,8 @@ import ctypes
 import os
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import psutil
@@ -19,7 +20,9 @@ import psutil
 MARKER: Final = "AUTORESEARCH_OUTPUT_DIR"  # the one variable of the contract that is different in every run
 KILL_TIMEOUT_S: Final = 5.0  # for a tree to be gone after SIGKILL; a fork bomb and a hanging driver need the bound
 _ROUND_S: Final = 0.2
-_PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
+_PR_GET_DUMPABLE: Final = 3  # linux/prctl.h, as those below
+_PR_SET_DUMPABLE: Final = 4
+_PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 def adopt_orphans(wanted: bool) -> bool:
@@ -29,14 +32,31 @@ def adopt_orphans(wanted: bool) -> bool:
     return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(wanted), 0, 0, 0) == 0)
 
 
+@contextmanager
+def unreadable() -> Iterator[None]:
+    """Keeps our memory and environment, and so our tokens, from other processes of the same user, on Linux; root reads all."""
+    if sys.platform != "linux":
+        yield
+        return
+    prctl = ctypes.CDLL(None).prctl
+    before = prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
+    prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0), 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(before == 1), 0, 0, 0)
+
+
 class ProcessTree:
     """The tree of one run. Make it before the run's first process, then set `root` to its pid.
 
-    `marker`: the AUTORESEARCH_OUTPUT_DIR that only this run has. `adopting`: whether `adopt_orphans` succeeded.
+    `marker`: the AUTORESEARCH_OUTPUT_DIR that only this run has. `adopting`: whether `adopt_orphans` succeeded. `led`: whether the
+    first process is a wall's, which takes all others with it when it ends.
     """
 
-    def __init__(self, marker: str, *, adopting: bool) -> None:
+    def __init__(self, marker: str, *, adopting: bool, led: bool = False) -> None:
         self.root = 0
+        self._led = led
         self._marker = marker
         self._adopting = adopting
         # Only what is new can belong to the run: this keeps a look at the tree cheap on a machine with many processes.
@@ -68,9 +88,14 @@ class ProcessTree:
                 return True
         return process.environ().get(MARKER) == self._marker
 
+    @property
+    def size(self) -> int:
+        """How many members there were at the last look."""
+        return len(self._members)
+
     def alive(self) -> bool:
-        """Whether any member still does something: a zombie waits only for us to take notice."""
-        for process in self.members():
+        """Whether any member still does something: a zombie waits only for us to take notice, a wall for the others."""
+        for process in self._inmates():
             with suppress(psutil.Error):
                 if process.status() != psutil.STATUS_ZOMBIE:
                     return True
@@ -88,10 +113,20 @@ class ProcessTree:
         return total
 
     def terminate(self) -> None:
-        """SIGTERM to every member (Windows knows no such thing: it ends them)."""
-        for process in self.members():
+        """SIGTERM to every member (Windows knows no such thing: it ends them).
+
+        A wall is stopped instead: it would end, and take the others with it, once the command itself has ended, while what
+        that has started still writes its last numbers.
+        """
+        if self._led:
+            with suppress(psutil.Error):
+                psutil.Process(self.root).suspend()
+        for process in self._inmates():
             with suppress(psutil.Error):
                 process.terminate()
+
+    def _inmates(self) -> list[psutil.Process]:
+        return [process for process in self.members() if not (self._led and process.pid == self.root)]
 
     def kill(self) -> None:
         """SIGKILL to every member and to what they start meanwhile, until none is left or KILL_TIMEOUT_S is over."""

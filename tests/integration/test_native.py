@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -36,7 +37,15 @@ class After:
 class Bench:
     """An executor and an export to fill."""
 
-    def __init__(self, folder: Path, memory: int | None = None, python: Path | None = None, cap: int = 2**20) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        memory: int | None = None,
+        python: Path | None = None,
+        cap: int = 2**20,
+        walled: bool = True,
+    ) -> None:
+        self.folder, self.walled = folder, walled
         self.tree, self.log, self.scratch, self.cache = (
             folder / name for name in ("tree", "run.log", "scratch", "cache")
         )
@@ -48,6 +57,7 @@ class Bench:
             memory=memory,
             python=python or Path(sys.executable),
             log_cap_bytes=cap,
+            walled=walled,
         )
 
     def request(self, script: str = "", command: str = "python train.py", timeout_s: float = 60.0) -> RunRequest:
@@ -77,18 +87,18 @@ class Bench:
         return self.log.read_text()
 
     def survivors(self) -> list[psutil.Process]:
-        """Processes that were told this bench's scratch, or whose number a script wrote to the cache."""
-        found = [
-            psutil.Process(int(p.read_text()))
-            for p in self.cache.glob("*.pid")
-            if psutil.pid_exists(int(p.read_text()))
-        ]
-        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+        """Processes with this bench's folder in their arguments, and not our own."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.pid != os.getpid() and any(str(self.folder) in word for word in process.cmdline()):
+                    found.append(process)
+        return found
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
+@pytest.fixture(params=[False, True], ids=["bare", "walled"])
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(tmp_path, walled=request.param)
     yield bench
     for process in bench.survivors():
         process.kill()
@@ -102,18 +112,18 @@ if os.fork() == 0:
     if os.fork() == 0:
         code = '''
 import os, sys, time
-cache, quiet = sys.argv[1:]
-path = os.path.join(cache, "daemon.pid")
+tree, quiet = sys.argv[1:]
+path = os.path.join(tree, "daemon.pid")
 open(path + "~", "w").write(str(os.getpid()))
 os.rename(path + "~", path)
 if quiet == "quiet":
     os.close(1); os.close(2)
 time.sleep(120)
 '''
-        arguments = [sys.executable, "-c", code, os.environ["AUTORESEARCH_CACHE"], "QUIET"]
+        arguments = [sys.executable, "-c", code, os.getcwd(), "QUIET"]
         os.execve(sys.executable, arguments, ENVIRON)
     os._exit(0)
-while not os.path.exists(os.path.join(os.environ["AUTORESEARCH_CACHE"], "daemon.pid")):
+while not os.path.exists("daemon.pid"):
     time.sleep(0.01)
 """
 
@@ -228,7 +238,7 @@ def test_a_timeout_lets_a_script_write_its_last_numbers(bench: Bench) -> None:
 
 def test_a_script_that_ignores_the_timeout_is_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who ignores SIGTERM gets SIGKILL when the grace is over."""
-    monkeypatch.setattr("autoresearch_ci.executors.native.GRACE_S", 0.5)
+    monkeypatch.setattr("autoresearch_ci.executors.watching.GRACE_S", 0.5)
     run = bench.run(
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('on', flush=True)\ntime.sleep(60)",
         timeout_s=0.7,
@@ -246,7 +256,7 @@ def test_a_daemon_does_not_outlive_its_run(bench: Bench, hidden: bool, quiet: bo
         pytest.skip("only Linux hands us orphans")
     run = bench.run(daemon(hidden=hidden, quiet=quiet))
     assert (run.ending, run.exit_code) == (Ending.EXITED, 0)
-    assert (bench.cache / "daemon.pid").exists()
+    assert (bench.tree / "daemon.pid").exists()
     assert bench.survivors() == []
     assert run.wall_s < 20
 
@@ -367,9 +377,9 @@ def test_what_a_dead_session_left_is_killed_and_removed(bench: Bench) -> None:
     """After a SIGKILL of the program the next session ends the training that went on, and removes its scratch."""
     request = bench.request(
         """
-        import os, time
-        with open(os.environ["AUTORESEARCH_CACHE"] + "/0.pid", "w") as file:
-            file.write(str(os.getpid()))
+        import subprocess, sys, time
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", __file__], start_new_session=True)
+        open("started", "w").close()
         time.sleep(60)
         """
     )
@@ -381,18 +391,17 @@ from autoresearch_ci.runs import RunRequest
 class Never:
     def requested(self): return False
 scratch, cache, tree, log, python = map(Path, {paths!r})
-with NativeExecutor(scratch=scratch, cache=cache, memory=None, python=python) as executor:
+with NativeExecutor(scratch=scratch, cache=cache, memory=None, python=python, walled={bench.walled}) as executor:
     command = "python train.py"
     request = RunRequest(name="dead", tree=tree, script="", command=command, variables={{}}, timeout_s=60, log=log)
     executor.run(request, Never())
 """
     with subprocess.Popen([sys.executable, "-c", program]) as session:
-        pid_file = bench.cache / "0.pid"
         deadline = time.monotonic() + 30
-        while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+        while not (bench.tree / "started").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         session.kill()
-    assert bench.survivors() != []
+    assert bench.walled or bench.survivors() != []  # a wall dies with the program, and its run with it
     assert list(bench.scratch.iterdir()) != []
     with bench.executor:
         gone = time.monotonic() + 10
@@ -447,7 +456,8 @@ def test_prepare_has_the_users_network(bench: Bench, monkeypatch: pytest.MonkeyP
         assert bench.text == "http://127.0.0.1:9\n"
         assert (bench.cache / "data").exists()
     bench.run(script)
-    assert bench.text == "None\n"
+    assert bench.text.startswith("None\n")
+    assert ("Read-only file system" in bench.text) == bench.walled
 
 
 def test_the_probe_runs_as_a_run_would(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
