@@ -139,7 +139,7 @@ def examine_sandbox(call: Call, *, as_json: bool) -> int:
             requirements=_requirements(call.directory, settings),
         ) as place,
     ):
-        call.console.info(f"executor: {place.kind} ({place.why})")
+        call.console.info(f"executor: {place.kind} ({place.wall or place.why})")
         attempts = run_canary(place, settings, state, signals)
     if signals.requested():
         return signals.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import docker
 import pytest
@@ -53,6 +54,17 @@ def test_a_variable_that_holds_a_secret_gets_through(contained: Project) -> None
     row = next(line for line in done.stderr.splitlines() if "read a secret in the environment" in line)
     assert "GOT THROUGH" in row
     assert "WANDB_API_KEY" in row
+    assert SECRET not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="without a wall the canary would search this very machine")
+def test_native_runs_are_looked_at_without_leave(project: Project) -> None:
+    """The canary needs no `allow-native`: it is harmless. What gets through natively is shown as such."""
+    done = project.run("doctor", "--sandbox", "--json", "--no-allow-native", GITHUB_TOKEN=SECRET)
+    rows = json.loads(done.stdout)
+    assert [row["attempt"] for row in rows] == ATTEMPTS
+    assert done.returncode == (4 if any(row["got_through"] is not False for row in rows) else 0), done.stderr
+    assert "executor: native (bubblewrap" in done.stderr
     assert SECRET not in done.stdout + done.stderr
 
 
