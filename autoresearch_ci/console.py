@@ -2,7 +2,7 @@
 
 Data goes to stdout, everything else to stderr. In Actions both are parsed for workflow commands, so what a training script
 printed is shown only between `::stop-commands::` and a random token, without control characters; and in a line of our own,
-which may quote a description or the end of a log, nothing that looks like a command is one.
+which may quote a description or the end of a log, nothing that looks like a command is one. No secret is ever said.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self, TextIO
+
+from autoresearch_ci.scrubber import Scrubber
 
 MAX_NOTICES: Final = 10  # GitHub shows ten of each kind per step (runner, ExecutionContext.cs)
 MAX_SUMMARY: Final = 1_000_000  # bytes; above 1 MiB GitHub drops the whole summary
@@ -47,6 +49,7 @@ class Console:
     environ: Mapping[str, str] = field(default_factory=dict)
     in_actions: bool = False
     rich: bool = False
+    scrubber: Scrubber = field(default_factory=Scrubber)
     _notices: int = 0
 
     @classmethod
@@ -54,11 +57,11 @@ class Console:
         """The flavour that fits: Actions, a terminal, or plain."""
         in_actions = environ.get("GITHUB_ACTIONS") == "true"
         rich = not in_actions and err.isatty() and "NO_COLOR" not in environ and environ.get("TERM") != "dumb"
-        return cls(out, err, environ, in_actions, rich)
+        return cls(out, err, environ, in_actions, rich, Scrubber.of(environ))
 
     def data(self, text: str) -> None:
         """What the command was asked for, on stdout."""
-        print(text.rstrip("\n"), file=self.out, flush=True)
+        print(self.scrubber.scrub(text.rstrip("\n")), file=self.out, flush=True)
 
     def info(self, text: str) -> None:
         self._say(inert(text))
@@ -110,7 +113,7 @@ class Console:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
+            table.add_row(*(Text(self.scrubber.scrub(printable(cell))) for cell in row))
         width = None if self.rich else 160
         console = RichConsole(file=self.err, width=width, no_color=not self.rich, highlight=False, legacy_windows=False)
         if not self.in_actions:
@@ -159,10 +162,11 @@ class Console:
             if self.in_actions:
                 self._say(f"::{token}::")
 
-    def mask(self, secret: str) -> None:
-        """Keeps `secret` out of every later line of an Actions log."""
-        if self.in_actions and secret:
-            self._say(f"::add-mask::{_data(secret)}")
+    def mask(self) -> None:
+        """Keeps every secret of the environment, in all its forms, out of what later steps print in an Actions log."""
+        if self.in_actions:
+            for form in self.scrubber.forms:
+                print(f"::add-mask::{_data(form)}", file=self.err, flush=True)
 
     def set_outputs(self, values: Mapping[str, str]) -> None:
         """The step's outputs in Actions; nothing elsewhere. The delimiter is random, so that no value can end its own."""
@@ -172,14 +176,14 @@ class Console:
         with Path(path).open("a", encoding="utf-8") as file:
             for name, value in values.items():
                 end = f"end-{secrets.token_hex(16)}"
-                file.write(f"{name}<<{end}\n{value}\n{end}\n")
+                file.write(f"{name}<<{end}\n{self.scrubber.scrub(value)}\n{end}\n")
 
     def step_summary(self, markdown: str) -> None:
         """The step's summary in Actions, in place of what it was before, and always below GitHub's limit."""
         path = self.environ.get("GITHUB_STEP_SUMMARY")
         if not self.in_actions or not path:
             return
-        data = markdown.encode()
+        data = self.scrubber.scrub(markdown).encode()
         if len(data) > MAX_SUMMARY:
             data = (
                 data[:MAX_SUMMARY].decode(errors="ignore").encode()
@@ -188,7 +192,7 @@ class Console:
         Path(path).write_bytes(data)
 
     def _say(self, text: str) -> None:
-        print(text, file=self.err, flush=True)
+        print(self.scrubber.scrub(text), file=self.err, flush=True)
 
     def _styled(self, text: str, style: str) -> None:
         if not self.rich:
@@ -196,7 +200,7 @@ class Console:
             return
         from rich.console import Console as RichConsole
 
-        RichConsole(file=self.err, highlight=False).print(text, style=style, markup=False, soft_wrap=True)
+        RichConsole(file=self.err, highlight=False).print(self.scrubber.scrub(text), style=style, markup=False, soft_wrap=True)
 
 
 def _data(text: str) -> str:

@@ -16,7 +16,7 @@ import datetime as dt
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from autoresearch_ci.errors import GitError, MachineError
 from autoresearch_ci.experiment import Experiment, History, Recheck, Session
+from autoresearch_ci.scrubber import Scrubber
 
 SEGMENT: Final = 20  # experiments per file on the journal ref
 LOG_TAIL: Final = 64 * 1024  # bytes of every log that are pushed with the journal
@@ -93,12 +94,13 @@ def newest(local: bytes, remote: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Journal:
-    """The record in `folder`. One process at a time writes it (cli holds a lock); any number may read.
+    """The record in `folder`. One process at a time writes it (cli holds a lock); any number may read. `scrubber` keeps secrets out.
 
     Every method that writes raises MachineError when the disk does not take it (full, read-only).
     """
 
     folder: Path
+    scrubber: Scrubber = field(default_factory=Scrubber)
     _segment: bytes = b""
     _segment_number: int = 0
     _in_segment: int = 0
@@ -158,7 +160,7 @@ class Journal:
         return replace(history, ended=reason)
 
     def _append(self, kind: str, value: Mapping[str, Any]) -> None:
-        line = _line(kind, value)
+        line = self.scrubber.scrub_bytes(_line(kind, value))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
@@ -190,7 +192,7 @@ class Journal:
 
     def all_files(self) -> dict[str, bytes]:
         """Every file of the journal ref that can be made again from the record on disk: for a ref that fell behind."""
-        again = Journal(self.folder)
+        again = Journal(self.folder, self.scrubber)
         files: dict[str, bytes] = {}
         for line in self.load().splitlines(keepends=True):
             again._remember(line)
@@ -218,11 +220,23 @@ class Journal:
         try:
             with (self.folder / "logs" / name).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - limit))
-                return file.read(limit).decode("utf-8", errors="replace")
+                return self.scrubber.scrub(file.read(limit).decode("utf-8", errors="replace"))
         except FileNotFoundError:
             return ""
         except OSError as error:
             raise _disk_error(self.folder / "logs" / name, error) from error
+
+    def scrub_log(self, name: str) -> None:
+        """Replaces the secrets in the log of a run that is over: one without a wall may have found some."""
+        path = self.log_path(name)
+        try:
+            data = path.read_bytes()
+            if (clean := self.scrubber.scrub_bytes(data)) != data:
+                path.write_bytes(clean)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _disk_error(path, error) from error
 
     def running(self, number: int, description: str, started_at: dt.datetime) -> None:
         """Tells other terminals what is running now."""
@@ -230,7 +244,7 @@ class Journal:
         fresh = self.folder / "running.json.new"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(note), encoding="utf-8")
+            fresh.write_text(self.scrubber.scrub(json.dumps(note)), encoding="utf-8")
             fresh.replace(self.folder / "running.json")
         except OSError as error:
             raise _disk_error(fresh, error) from error

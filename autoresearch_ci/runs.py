@@ -233,6 +233,7 @@ class Runs:
                 conditions = self.conditions.end(before, run)
                 spoilt = digests.changed(tree, self.rules.files, hidden)
             run = self._ended(run, watch, spoilt)
+            self.journal.scrub_log(log)
             reading = metrics.read(self.journal.read_log(log), session.metric, self.rules.metric_pattern)
             if outputs is not None:
                 run, reading = self._evaluated(session, request, run, reading, outputs)
@@ -305,7 +306,7 @@ class Runs:
                 given=outputs,
             )
             evaluation = self.executor.run(second, self.interrupt)
-        text = log.read_bytes()[-LOG_READ:].decode(errors="replace")
+        text = self.journal.scrubber.scrub(log.read_bytes()[-LOG_READ:].decode(errors="replace"))
         with request.log.open("ab") as file:
             file.write(f"\n[evaluate]\n{text}".encode(errors="replace"))
         log.unlink()

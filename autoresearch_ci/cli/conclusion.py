@@ -130,8 +130,9 @@ def _publish(
         results=in_repository(opened, settings.results_file),
         chart=in_repository(opened, CHART_FILE),
     )
-    title = pull_request.title(history)
-    body = pull_request.body(history, files=files, base=base, diffs=diffs, tripwires=tripwires)
+    scrub = opened.scrubber.scrub
+    title = scrub(pull_request.title(history))
+    body = scrub(pull_request.body(history, files=files, base=base, diffs=diffs, tripwires=tripwires))
     return forge.publish(
         branch=history.session.branch,
         base=base,
@@ -140,10 +141,10 @@ def _publish(
         draft=settings.draft or pull_request.unconfirmed(history),
         labels=settings.labels,
         attachments={
-            "pull-request.html": page(history, title=title, base=base, diffs=diffs, tripwires=tripwires),
-            CHART_FILE: picture,
-            Path(settings.results_file).name: results.write(history),
-            Path(settings.summary_file).name: text,
+            "pull-request.html": scrub(page(history, title=title, base=base, diffs=diffs, tripwires=tripwires)),
+            CHART_FILE: scrub(picture),
+            Path(settings.results_file).name: scrub(results.write(history)),
+            Path(settings.summary_file).name: scrub(text),
         },
     )
 

@@ -31,7 +31,7 @@ def drop_commits(call: Call, wanted: Sequence[str]) -> int:
     """
     loaded, today = call.load(), dt.datetime.now(dt.UTC).date()
     with wiring.open_session(call.environ, call.directory, loaded, today=today, starting=False) as opened:
-        call.console.mask(opened.forge.token)
+        call.console.mask()
         history = opened.history
         if history is None or not history.kept:
             raise SettingsError(

@@ -16,6 +16,7 @@ from autoresearch_ci.cli.environment import Place, environment
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.cli.parts import make_loop, make_proposer, make_runs
 from autoresearch_ci.cli.signals import Signals
+from autoresearch_ci.cli.trigger import check_trigger
 from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.conditions import moved
 from autoresearch_ci.console import Console
@@ -36,12 +37,13 @@ def run_session(
 ) -> int:
     """A whole session; its exit code. See the contract's `run`."""
     began = _now()
+    call.console.mask()
     loaded = call.load()
     with (
         Signals() as signals,
         wiring.open_session(call.environ, call.directory, loaded, today=began.date(), starting=True) as opened,
     ):
-        call.console.mask(opened.forge.token)
+        check_trigger(call.console, call.environ, opened.forge, opened.checkout.git_dir / "config")
         _announce(call.console, loaded, opened)
         with _place(call, opened, native_when_no_container=native_when_no_container) as place:
             _describe(call.console, place)
@@ -63,12 +65,12 @@ def run_session(
 
 def finalize_session(call: Call) -> int:
     """Verification, report, push and pull request of the session as it is recorded; its exit code."""
+    call.console.mask()
     began, loaded = _now(), call.load()
     with (
         Signals() as signals,
         wiring.open_session(call.environ, call.directory, loaded, today=began.date(), starting=False) as opened,
     ):
-        call.console.mask(opened.forge.token)
         if opened.history is None or not opened.history.experiments:
             raise SettingsError(
                 f"the session `{opened.tag}` has no experiment yet", hint="run it first: `autoresearch-ci run`"

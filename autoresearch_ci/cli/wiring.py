@@ -25,6 +25,7 @@ from autoresearch_ci.experiment import History
 from autoresearch_ci.forges.local import LocalForge
 from autoresearch_ci.forges.pull_request import PullRequest
 from autoresearch_ci.journal import Journal
+from autoresearch_ci.scrubber import Scrubber
 from autoresearch_ci.settings import Loaded, Settings, default_tag
 from autoresearch_ci.workspace import Checkout, Remote, Standing, Workspace, find_author, inspect_repository
 
@@ -45,6 +46,10 @@ class Forge(Protocol):
     def token(self) -> str: ...
 
     def default_branch(self) -> str: ...
+
+    def permission(self, user: str) -> str: ...
+
+    def is_public(self) -> bool: ...
 
     def publish(
         self,
@@ -68,6 +73,7 @@ class Opened:
     tag: str
     folder: Path
     directory: str
+    scrubber: Scrubber
     forge: Forge
     workspace: Workspace
     journal: Journal
@@ -114,14 +120,16 @@ def open_session(
     folder = state / tag
     with _lock(folder, tag):
         forge = choose_forge(environ, settings, checkout, state)
+        scrubber = Scrubber.of(environ, forge.token)
         workspace = Workspace.open(
             folder,
             checkout,
             tag=tag,
             remote=Remote(url=forge.remote_url, token=forge.token),
             author=find_author(checkout, environ),
+            scrubber=scrubber,
         )
-        record = Journal(folder)
+        record = Journal(folder, scrubber)
         history = _recorded(workspace, record)
         if history is not None and not history.experiments:
             history = None  # not even a baseline: nothing that a new try would have to agree with
@@ -132,7 +140,7 @@ def open_session(
             _check_same(settings, checkout, history)
             workspace.use_base(history.session.base_commit)
         where = Path(os.path.relpath(os.path.realpath(directory), checkout.root)).as_posix()
-        yield Opened(settings, checkout, tag, folder, where, forge, workspace, record, history)
+        yield Opened(settings, checkout, tag, folder, where, scrubber, forge, workspace, record, history)
 
 
 @contextmanager

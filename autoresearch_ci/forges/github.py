@@ -111,6 +111,16 @@ class GitHubForge:
         with self._client("", "") as client:
             return self._repeat(lambda: _repository(client, self.repository)).default_branch
 
+    def permission(self, user: str) -> str:
+        """What `user` may do here: `admin`, `write`, `read` or `none`. Raises ForgeError."""
+        with self._client("", "") as client:
+            return self._repeat(lambda: _repository(client, self.repository).get_collaborator_permission(user))
+
+    def is_public(self) -> bool:
+        """Whether everybody can see the repository. Raises ForgeError."""
+        with self._client("", "") as client:
+            return not self._repeat(lambda: _repository(client, self.repository)).private
+
     def compare_url(self, base: str, branch: str) -> str:
         """The page on which a person opens the pull request by hand."""
         return f"{self.repository_url}/compare/{quote(base)}...{quote(branch)}?expand=1"

@@ -30,6 +30,14 @@ class LocalForge:
     token: str = ""
     repository_url: str = ""
 
+    def permission(self, user: str) -> str:  # noqa: ARG002 - who can start this program here may do everything here
+        """`admin`."""
+        return "admin"
+
+    def is_public(self) -> bool:
+        """A folder is not."""
+        return False
+
     def default_branch(self) -> str:
         """The branch that a pull request goes to unless told otherwise."""
         return self.base_branch

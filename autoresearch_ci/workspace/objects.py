@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from autoresearch_ci.workspace.commands import Git, storage
@@ -19,15 +20,21 @@ TEMPORARY_PREFIX = "tmp_obj_"  # what `git prune` clears away by itself
 
 
 class Objects:
-    """The object store of a bare repository, with `git` to read and our own hands to write."""
+    """The object store of a bare repository, with `git` to read and our own hands to write.
 
-    def __init__(self, git: Git, folder: Path, object_format: str) -> None:
+    `scrub`: what passes over everything that is about to be written; whatever it lets through may be pushed.
+    """
+
+    def __init__(self, git: Git, folder: Path, object_format: str, scrub: Callable[[bytes], bytes]) -> None:
         self.git = git
         self._folder = folder
         self._format = object_format
+        self._scrub = scrub
 
     def write(self, kind: str, data: bytes) -> str:
         """The full hash of the object, which is on the disk when this returns. MachineError when the disk refuses."""
+        if kind != "tree":  # which is names and binary hashes
+            data = self._scrub(data)
         raw = b"%s %d\0" % (kind.encode(), len(data)) + data
         name = hashlib.new(self._format, raw, usedforsecurity=False).hexdigest()
         path = self._folder / name[:2] / name[2:]

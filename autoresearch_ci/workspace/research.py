@@ -16,6 +16,7 @@ import psutil
 
 from autoresearch_ci.errors import GitError
 from autoresearch_ci.experiment import History, Status
+from autoresearch_ci.scrubber import Scrubber
 from autoresearch_ci.workspace.checkout import Author, Checkout
 from autoresearch_ci.workspace.clone import controlled, open_clone, remove_tree
 from autoresearch_ci.workspace.commands import Git, failure, storage
@@ -61,6 +62,7 @@ class Workspace:
         remote: Remote,
         author: Author,
         clock: Callable[[], float],
+        scrubber: Scrubber,
     ) -> None:
         self.refs = refs
         self.clone = clone
@@ -68,9 +70,10 @@ class Workspace:
         self._checkout = checkout
         self._author = author
         self._clock = clock
+        self.scrubber = scrubber
         self._git = Git(clone, controlled(clone))
         self._exchange = Exchange(clone, refs, remote, clock)
-        self._objects = Objects(self._git, clone / "objects", checkout.object_format)
+        self._objects = Objects(self._git, clone / "objects", checkout.object_format, scrubber.scrub_bytes)
         self._courier = ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
         self._in_flight: Future[bool] | None = None
         self._counter = itertools.count(1)
@@ -89,8 +92,11 @@ class Workspace:
         remote: Remote,
         author: Author,
         clock: Callable[[], float] = time.time,
+        scrubber: Scrubber = Scrubber(),
     ) -> Self:
         """The workspace in the folder `state`, made when there is none. The caller holds the session's lock on `state`.
+
+        `scrubber` keeps secrets out of whatever is written into it.
 
         SettingsError for a bad tag, MachineError when the folder cannot be written.
         """
@@ -103,7 +109,7 @@ class Workspace:
                 owner = left_over.name.partition("-")[0]
                 if not owner.isdecimal() or int(owner) == os.getpid() or not psutil.pid_exists(int(owner)):
                     remove_tree(left_over)
-        return cls(clone, scratch, checkout, refs, remote, author, clock)
+        return cls(clone, scratch, checkout, refs, remote, author, clock, scrubber)
 
     def use_base(self, commit: str) -> None:
         """Makes `commit` the base of candidates: on resume the session's own, whatever the checkout is at by now."""
@@ -137,6 +143,7 @@ class Workspace:
         Its tree is the base commit's with one file changed, whatever else `parent` holds. When a report commit sits on
         `parent`, that becomes the git parent.
         """
+        script = self.scrubber.scrub(script)
         tip = self._heads.get(self.refs.head, "")
         if tip and tip != parent and self._below_reports(tip) == parent:
             parent = tip

@@ -76,7 +76,7 @@ def push_without(
     shorts = [e.commit[:7] for e in kept if e.commit in dropped]
     refs = Refs(_name(workspace.refs.tag, shorts))
     git = Git(workspace.clone, controlled(workspace.clone))
-    objects = Objects(git, workspace.clone / "objects", checkout.object_format)
+    objects = Objects(git, workspace.clone / "objects", checkout.object_format, workspace.scrubber.scrub_bytes)
     base = git.read("ls-tree", "-z", workspace.base_commit, "--", checkout.script).text
     tree, mode = Tree(objects, git.read("rev-parse", f"{workspace.base_commit}^{{tree}}").text), base.partition(" ")[0]
     tip, text = workspace.base_commit, workspace.script(workspace.base_commit)

@@ -86,12 +86,15 @@ class Api:
         self.labels: dict[str, tuple[str, str]] = {}  # colour and description
         self.may_create_pulls = True
         self.may_label = True
+        self.permissions: dict[str, str] = {}  # of users; who is not in it is nobody here
+        self.private = True
         self.drafts_supported = True
         self._lock = threading.RLock()
         self._handlers: dict[tuple[str, str], Callable[[Request], Answer]] = {
             ("GET", "/user"): self._get_user,
             ("GET", "/rate_limit"): self._get_rate_limit,
             ("GET", "/repos/{owner}/{repo}"): self._get_repository,
+            ("GET", "/repos/{owner}/{repo}/collaborators/{username}/permission"): self._get_permission,
             ("GET", "/repos/{owner}/{repo}/branches/{branch}"): self._get_branch,
             ("GET", "/repos/{owner}/{repo}/commits/{ref}"): self._get_commit,
             ("GET", "/repos/{owner}/{repo}/compare/{basehead}"): self._compare,
@@ -153,6 +156,13 @@ class Api:
 
     def _get_repository(self, request: Request) -> Answer:
         return Answer(200, self._repository(request))
+
+    def _get_permission(self, request: Request) -> Answer:
+        name = request.operation.parameters["username"]
+        if name not in self.permissions:
+            raise NotFoundError
+        found = self.permissions[name]
+        return Answer(200, {"permission": found, "role_name": found, "user": None})
 
     def _get_branch(self, request: Request) -> Answer:
         name = request.operation.parameters["branch"]
@@ -320,7 +330,7 @@ class Api:
 
     def _repository(self, request: Request) -> Json:
         branch = git(self.path, "symbolic-ref", "--short", "HEAD")
-        return objects.repository(request.base, self.full_name, branch)
+        return objects.repository(request.base, self.full_name, branch) | {"private": self.private}
 
     def _commit(self, request: Request, sha: str) -> Json:
         tree, parents, message = git(self.path, "show", "--no-patch", "--format=%T%n%P%n%B", sha).split("\n", 2)

@@ -65,7 +65,6 @@ def test_actions_gets_groups_and_annotations(tmp_path: Path) -> None:
     console.notice("Kept: a, b", "50%")
     console.warning("careful")
     console.error("wrong", "do this")
-    console.mask("secret")
     assert err.getvalue().splitlines() == [
         "::group::Experiment 1: 100%25 ::x",
         "inside",
@@ -73,7 +72,6 @@ def test_actions_gets_groups_and_annotations(tmp_path: Path) -> None:
         "::notice title=Kept%3A a%2C b::50%25",
         "::warning::careful",
         "::error::wrong — hint: do this",
-        "::add-mask::secret",
     ]
 
 
@@ -192,7 +190,7 @@ def test_outside_actions_there_are_no_files() -> None:
     console, out, err = plain()
     console.set_outputs({"a": "1"})
     console.step_summary("x")
-    console.mask("secret")
+    console.mask()
     console.untrusted(["line"])
     assert (out.getvalue(), err.getvalue()) == ("", "line\n")
 
@@ -206,3 +204,40 @@ def test_no_text_starts_a_command(tmp_path: Path, text: str) -> None:
     assert err.getvalue().count("\n") == 1
     assert "\r" not in err.getvalue()
     assert "\x1b" not in printable(text)
+
+
+def test_no_secret_is_said(tmp_path: Path) -> None:
+    """Not in a line, a table, a summary, an output or what a command was asked for; every form of it is masked first."""
+    token = "ghs_0123456789abcdef"
+    environ = {
+        "GITHUB_TOKEN": token, "GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": str(tmp_path / "output"),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+    }  # fmt: skip
+    out, err = io.StringIO(), io.StringIO()
+    console = Console.detect(environ, out, err)
+    console.mask()
+    masked = err.getvalue().splitlines()
+    assert f"::add-mask::{token}" in masked
+    assert f"::add-mask::{token.encode().hex()}" in masked
+    err.truncate(0)
+    console.data(f"data {token}")
+    console.info(f"info {token}")
+    console.notice(token, token)
+    console.warning(token)
+    console.error(token, token)
+    console.table(token, (token,), [(token,)])
+    console.untrusted([f"printed {token}"])
+    console.set_outputs({"a": token})
+    console.step_summary(f"# {token}")
+    with console.group(token):
+        pass
+    rich = Terminal()
+    Console.detect({"GITHUB_TOKEN": token, "TERM": "xterm"}, io.StringIO(), rich).warning(token)
+    said = [
+        out.getvalue(),
+        err.getvalue(),
+        rich.getvalue(),
+        *((tmp_path / n).read_text() for n in ("output", "summary")),
+    ]
+    assert all("***" in text for text in said)
+    assert not any(token in text for text in said)
