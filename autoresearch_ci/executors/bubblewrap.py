@@ -2,12 +2,13 @@
 
 A run sees the system's programs and libraries, the Python that trains, its export, the data cache (none of which it can
 change), and its scratch; at the same paths as outside, so that nothing must be translated. It has no network, no process but its
-own, no capability, and no second name for anything of ours. What it has that a container has not: the kernel's whole set of
-system calls (but for making user namespaces), and no limit of a control group.
+own, no capability, and not the system calls of `seccomp`. What a container has and it lacks: the rest of the engine's filter of
+system calls, and the limits of a control group.
 """
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from autoresearch_ci.executors import seccomp
 from autoresearch_ci.executors.confinement import Confinement, NativeWall, NoWall, python_folders, read_only_entries
 
 USER: Final = 65532  # the uid and gid that a run sees as its own: that of nobody else
@@ -48,7 +50,17 @@ class Bubblewrap:
 
     def arguments(self, confinement: Confinement) -> list[str]:
         """The words before the command. Later ones are mounted over earlier ones."""
-        return [self.program, *self._namespaces(confinement), *self._files(confinement), "--"]
+        filtered, namespaces = self._filter(confinement), self._namespaces(confinement)
+        return [*filtered, *namespaces, *self._files(confinement), "--"]
+
+    def _filter(self, confinement: Confinement) -> Iterator[str]:
+        """bubblewrap, by a shell that opens it the filter of system calls, where this machine has one."""
+        if refused := seccomp.program(platform.machine()):
+            file = confinement.scratch / "seccomp"
+            file.write_bytes(refused)
+            yield from ("/bin/sh", "-c", 'exec "$@" 9< "$0"', str(file), self.program, "--seccomp", "9")
+        else:
+            yield self.program
 
     def _namespaces(self, confinement: Confinement) -> Iterator[str]:
         yield from ("--unshare-all", "--unshare-user", "--uid", str(USER), "--gid", str(USER), "--cap-drop", "ALL")
@@ -75,7 +87,8 @@ class Bubblewrap:
             elif path.exists():
                 yield from _bind(path)
         yield from self._configuration(confinement)
-        yield from ("--proc", "/proc", "--dev", "/dev")
+        # Read-only, for as root's run it would own the kernel's settings in there: they ask for the uid, not for a capability.
+        yield from ("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev")
         for pattern in _ACCELERATORS:
             for device in sorted(Path("/dev").glob(pattern)):
                 yield from ("--dev-bind-try", str(device), str(device))
