@@ -152,7 +152,9 @@ def find(python: Path, scratch: Path, variables: Mapping[str, str]) -> NativeWal
         wall = Bubblewrap(program, python_folders(python, variables), options)
         _said([*wall.arguments(Confinement(scratch=scratch, program=python)), str(python), "-c", ""], variables)
     except subprocess.CalledProcessError as error:
-        last = next((line for line in reversed(str(error.stdout).splitlines()) if line.strip()), "")
+        last = next(
+            (line for line in reversed(error.stdout.splitlines()) if line.strip()), f"exit code {error.returncode}"
+        )
         return NoWall(f"bubblewrap does not work here: {last[:200]}")
     except (OSError, subprocess.TimeoutExpired) as error:
         return NoWall(f"bubblewrap does not work here: {getattr(error, 'strerror', None) or 'it hangs'}")

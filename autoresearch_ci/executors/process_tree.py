@@ -61,6 +61,7 @@ class ProcessTree:
         self._adopting = adopting
         # Only what is new can belong to the run: this keeps a look at the tree cheap on a machine with many processes.
         self._strangers = set(psutil.pids())
+        self._at_first = len(self._strangers) - 2**5  # some of them end meanwhile
         self._members: dict[int, psutil.Process] = {}
 
     def members(self) -> list[psutil.Process]:
@@ -88,10 +89,9 @@ class ProcessTree:
                 return True
         return process.environ().get(MARKER) == self._marker
 
-    @property
-    def size(self) -> int:
-        """How many members there were at the last look."""
-        return len(self._members)
+    def has_more_than(self, limit: int) -> bool:
+        """Whether there are so many members; cheap as long as the machine has hardly more processes than before."""
+        return len(psutil.pids()) - self._at_first > limit and len(self.members()) > limit
 
     def alive(self) -> bool:
         """Whether any member still does something: a zombie waits only for us to take notice, a wall for the others."""

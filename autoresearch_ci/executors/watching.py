@@ -93,7 +93,7 @@ class Watch:
                 return Ending.INTERRUPTED
             if self._too_much_memory(now):
                 return Ending.OUT_OF_MEMORY
-            if self.stopped_because or self._too_much_disk(now):
+            if self._too_many_processes() or self._too_much_disk(now):
                 return Ending.STOPPED
             if now >= self.deadline:
                 if ending is Ending.TIMEOUT:
@@ -118,11 +118,14 @@ class Watch:
         if now < self.measure_at:
             return False
         used = self.tree.memory_bytes()
-        if self.tree.size > limits.MAX_PROCESSES:
-            self.stopped_because = f"it started more than {limits.MAX_PROCESSES} processes"
         self.measure_at = now + (time.monotonic() - now) / WATCHING_SHARE
         self.peak_bytes = max(self.peak_bytes, used)
         return self.limit_bytes is not None and used > self.limit_bytes
+
+    def _too_many_processes(self) -> bool:
+        if self.tree.has_more_than(limits.MAX_PROCESSES):
+            self.stopped_because = f"it started more than {limits.MAX_PROCESSES} processes"
+        return bool(self.stopped_because)
 
     def _too_much_disk(self, now: float) -> bool:
         if now < self.measure_disk_at:

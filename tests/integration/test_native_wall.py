@@ -20,8 +20,13 @@ if sys.platform != "linux":
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    """A bench whose executor has a wall; without bubblewrap the test is skipped, or fails where REQUIRE_DOCKER=1."""
-    bench = Bench(tmp_path)
+    """A bench whose executor has a wall."""
+    return walled_bench(tmp_path)
+
+
+def walled_bench(folder: Path, memory: int | None = None) -> Bench:
+    """The same in `folder`; without bubblewrap the test is skipped, or fails where REQUIRE_DOCKER=1."""
+    bench = Bench(folder, memory=memory)
     with bench.executor:
         says = bench.executor.wall.says
     if not says.startswith("bubblewrap:"):
