@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,17 +35,6 @@ def confinement(tmp_path: Path) -> Confinement:
         tree=tree,
         directory="sub",
         cache=tmp_path / "cache",
-    )
-
-
-def but(confinement: Confinement, **changes: bool) -> Confinement:
-    return Confinement(
-        scratch=confinement.scratch,
-        program=confinement.program,
-        tree=confinement.tree,
-        directory=confinement.directory,
-        cache=confinement.cache,
-        **changes,
     )
 
 
@@ -84,11 +74,11 @@ def test_bubblewrap_binds_what_a_run_may_write_and_no_more(confinement: Confinem
 
 def test_bubblewrap_lets_prepare_have_the_network_and_the_cache(confinement: Confinement) -> None:
     """The one command that fetches; given outputs are read-only."""
-    arguments = Bubblewrap("/usr/bin/bwrap", (PYTHON,)).arguments(but(confinement, preparing=True))
+    arguments = Bubblewrap("/usr/bin/bwrap", (PYTHON,)).arguments(replace(confinement, preparing=True))
     assert "--share-net" in arguments
     assert str(confinement.cache) in pairs(arguments, "--bind")
     assert "/etc/resolv.conf" in arguments
-    arguments = Bubblewrap("/usr/bin/bwrap", (PYTHON,)).arguments(but(confinement, given=True))
+    arguments = Bubblewrap("/usr/bin/bwrap", (PYTHON,)).arguments(replace(confinement, given=True))
     assert str(confinement.scratch / "outputs") in pairs(arguments, "--ro-bind")
     assert str(confinement.scratch / "outputs") not in pairs(arguments, "--bind")
 
@@ -161,11 +151,11 @@ def test_the_profile_of_a_run(confinement: Confinement) -> None:
 
 def test_the_profile_of_prepare_and_of_an_evaluation(confinement: Confinement) -> None:
     """`prepare` has the network and writes the cache; an evaluation does not write what was given."""
-    preparing = profile(Path("/Users/me"), (), but(confinement, preparing=True))
+    preparing = profile(Path("/Users/me"), (), replace(confinement, preparing=True))
     assert "(deny network*)" not in preparing
     writes = next(line for line in preparing.splitlines() if line.startswith("(allow file-write* (subpath"))
     assert f"(subpath {quoted(confinement.scratch.parent / 'cache')})" in writes
-    evaluating = profile(Path("/Users/me"), (), but(confinement, given=True))
+    evaluating = profile(Path("/Users/me"), (), replace(confinement, given=True))
     outputs = quoted(confinement.scratch / "outputs")
     assert not [line for line in evaluating.splitlines() if line.startswith("(allow file-write*") and outputs in line]
 
