@@ -100,3 +100,19 @@ def test_any_log_is_read(log: str) -> None:
 def test_any_printed_float_comes_back(value: float) -> None:
     """What Python prints for a float is read as that float."""
     assert metrics.read(f"noise\nm: {value!r}\nmore noise\n", "m").metric == value
+
+
+@pytest.mark.parametrize(
+    ("forged", "metric"),
+    [
+        ("val_bpb: nan", 0.9), ("val_bpb: inf", 0.9), ("val_bpb: -inf", 0.9), ("val_bpb: 1e999", 0.9), ("val_bpb: -1e101", 0.9),
+        ("val_bpb: 0x1p3", 0.9), ("val_bpb: \uff10.\uff11", 0.9), ("val_bpb: 0.1_0", 0.9), ("val_bpb: 0,1", 0.9), ("val_bpb: 0.1 bits", 0.9),
+        ("val_bpb = 0.1", 0.9), ("VAL_BPB: 0.1", 0.9), ("best val_bpb: 0.1", 0.9), ("val_bpb: 0.1\x1b[0m", 0.9), ("\u200bval_bpb: 0.1", 0.9),
+        ("val_bpb: True", 0.9), ("val_bpb: 1/2", 0.9), ("val_bpb: -0.0", 0.0), ("val_bpb: 0.1", 0.1), ("x\rval_bpb: 0.1\r", 0.1),
+    ],
+)  # fmt: skip
+def test_a_forged_metric_is_a_plain_number_or_nothing(forged: str, metric: float) -> None:
+    """After an honest 0.9 only what the contract calls a number counts; and then there are two lines, which is flagged."""
+    reading = metrics.read(f"val_bpb: 0.9\n{forged}\n", "val_bpb")
+    assert reading.metric == metric
+    assert reading.metric_lines == (1 if metric == 0.9 else 2)
