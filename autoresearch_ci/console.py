@@ -200,7 +200,9 @@ class Console:
             return
         from rich.console import Console as RichConsole
 
-        RichConsole(file=self.err, highlight=False).print(self.scrubber.scrub(text), style=style, markup=False, soft_wrap=True)
+        RichConsole(file=self.err, highlight=False).print(
+            self.scrubber.scrub(text), style=style, markup=False, soft_wrap=True
+        )
 
 
 def _data(text: str) -> str:
