@@ -70,37 +70,37 @@ class Console:
     def group(self, title: str) -> Iterator[None]:
         """What is said inside belongs to `title`: a fold in Actions, a heading elsewhere."""
         if self.in_actions:
-            self._say(f"::group::{_data(printable(title))}")
+            self._say(f"::group::{_data(self._line(title))}")
             try:
                 yield
             finally:
                 self._say("::endgroup::")
         else:
-            self._styled(f"▸ {printable(title)}", "bold")
+            self._styled(f"▸ {self._line(title)}", "bold")
             yield
 
     def notice(self, title: str, message: str) -> None:
         """Something a person wants to see; the first ten are annotations in Actions."""
         self._notices += 1
         if self.in_actions and self._notices <= MAX_NOTICES:
-            self._say(f"::notice title={_property(printable(title))}::{_data(printable(message))}")
+            self._say(f"::notice title={_property(self._line(title))}::{_data(self._line(message))}")
         else:
-            self._styled(f"{printable(title)}: {printable(message)}", "green")
+            self._styled(f"{self._line(title)}: {self._line(message)}", "green")
 
     def warning(self, message: str) -> None:
         if self.in_actions:
-            self._say(f"::warning::{_data(printable(message))}")
+            self._say(f"::warning::{_data(self._line(message))}")
         else:
-            self._styled(f"warning: {printable(message)}", "yellow")
+            self._styled(f"warning: {self._line(message)}", "yellow")
 
     def error(self, message: str, hint: str = "") -> None:
         """One line that says what is wrong, and one that says what to do."""
         if self.in_actions:
-            self._say(f"::error::{_data(printable(message + (f' — hint: {hint}' if hint else '')))}")
+            self._say(f"::error::{_data(self._line(message + (f' — hint: {hint}' if hint else '')))}")
             return
-        self._styled(f"error: {printable(message)}", "bold red")
+        self._styled(f"error: {self._line(message)}", "bold red")
         if hint:
-            self._styled(f"hint: {printable(hint)}", "cyan")
+            self._styled(f"hint: {self._line(hint)}", "cyan")
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table, on stderr: it is for reading, not for parsing."""
@@ -109,11 +109,11 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=Text(self._line(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(Text(self._line(column)), overflow="fold")
         for row in rows:
-            table.add_row(*(Text(self.scrubber.scrub(printable(cell))) for cell in row))
+            table.add_row(*(Text(self._line(cell)) for cell in row))
         width = None if self.rich else 160
         console = RichConsole(file=self.err, width=width, no_color=not self.rich, highlight=False, legacy_windows=False)
         if not self.in_actions:
@@ -141,7 +141,7 @@ class Console:
             redirect_stdout=False,
             redirect_stderr=False,
         ) as progress:
-            progress.add_task(printable(title), total=None)
+            progress.add_task(self._line(title), total=None)
             yield
 
     def untrusted(self, lines: Iterable[str]) -> None:
@@ -157,7 +157,7 @@ class Console:
         if self.in_actions:
             self._say(f"::stop-commands::{token}")
         try:
-            yield lambda line: self._say(printable(line))
+            yield lambda line: self._say(self._line(line))
         finally:
             if self.in_actions:
                 self._say(f"::{token}::")
@@ -190,6 +190,10 @@ class Console:
                 + b"\n\n... cut: the branch holds the whole summary\n"
             )
         Path(path).write_bytes(data)
+
+    def _line(self, text: str) -> str:
+        """One printable line without a secret. It is cut after that: a cut would leave a piece of one that nothing finds."""
+        return printable(self.scrubber.scrub(_CONTROL.sub("", text)))
 
     def _say(self, text: str) -> None:
         print(self.scrubber.scrub(text), file=self.err, flush=True)

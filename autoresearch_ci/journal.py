@@ -19,13 +19,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from autoresearch_ci.errors import GitError, MachineError
 from autoresearch_ci.experiment import Experiment, History, Recheck, Session
 from autoresearch_ci.scrubber import Scrubber
+
+T = TypeVar("T")
 
 SEGMENT: Final = 20  # experiments per file on the journal ref
 LOG_TAIL: Final = 64 * 1024  # bytes of every log that are pushed with the journal
@@ -139,28 +141,34 @@ class Journal:
 
     def begin(self, history: History) -> History:
         """Records that a process takes up the session; the history without its old end."""
-        self._append("session", _adapter(Session).dump_python(history.session, mode="json"))
+        self._append("session", _adapter(Session), history.session)
         return replace(history, ended="")
 
     def append(self, history: History, experiment: Experiment) -> History:
-        """Records an experiment for good: when this returns, it is on the disk."""
-        self._append("experiment", _adapter(Experiment).dump_python(experiment, mode="json"))
-        return replace(history, experiments=(*history.experiments, experiment))
+        """Records an experiment for good: when this returns, it is on the disk. The history has it as it stands there."""
+        recorded = self._append("experiment", _adapter(Experiment), experiment)
+        return replace(history, experiments=(*history.experiments, recorded))
 
     def append_recheck(self, history: History, recheck: Recheck) -> History:
         """Records a recheck for good: when this returns, it is on the disk."""
-        self._append("recheck", _adapter(Recheck).dump_python(recheck, mode="json"))
-        return replace(history, rechecks=(*history.rechecks, recheck))
+        recorded = self._append("recheck", _adapter(Recheck), recheck)
+        return replace(history, rechecks=(*history.rechecks, recorded))
 
     def end(self, history: History, reason: str) -> History:
         """Records why the session is over; nothing when that is recorded already."""
         if history.ended == reason:
             return history
-        self._append("ended", {"reason": reason})
+        self._append("ended", _adapter(dict), {"reason": reason})
         return replace(history, ended=reason)
 
-    def _append(self, kind: str, value: Mapping[str, Any]) -> None:
-        line = self.scrubber.scrub_bytes(_line(kind, value))
+    def _append(self, kind: str, adapter: TypeAdapter[T], value: T) -> T:
+        """Writes the line; what it says, which is `value` without secrets."""
+        dumped = adapter.dump_python(value, mode="json")
+        clean = self.scrubber.scrub_json(dumped)
+        self._write(_line(kind, clean))
+        return value if clean == dumped else adapter.validate_python(clean)
+
+    def _write(self, line: bytes) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
@@ -219,8 +227,11 @@ class Journal:
         """The last `limit` bytes of a log as text; what is not UTF-8 is replaced, a missing log is empty."""
         try:
             with (self.folder / "logs" / name).open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - limit))
-                return self.scrubber.scrub(file.read(limit).decode("utf-8", errors="replace"))
+                margin = self.scrubber.longest  # what the cut leaves of a secret lies in it
+                start = max(0, file.seek(0, os.SEEK_END) - limit - margin)
+                file.seek(start)
+                data = self.scrubber.scrub_bytes(file.read(limit + margin))
+                return data[margin if start else 0 :][-limit:].decode("utf-8", errors="replace")
         except FileNotFoundError:
             return ""
         except OSError as error:
@@ -244,7 +255,7 @@ class Journal:
         fresh = self.folder / "running.json.new"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(self.scrubber.scrub(json.dumps(note)), encoding="utf-8")
+            fresh.write_text(json.dumps(self.scrubber.scrub_json(note)), encoding="utf-8")
             fresh.replace(self.folder / "running.json")
         except OSError as error:
             raise _disk_error(fresh, error) from error

@@ -11,12 +11,25 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
-from urllib.parse import quote
+from typing import Any, Final
+from urllib.parse import quote, unquote
 
 REPLACEMENT: Final = "***"
 LEAST: Final = 8  # characters: a shorter value is a word that occurs anywhere
+LEAST_DIGITS: Final = 16  # and a shorter number a part of some metric
 NAMES: Final = re.compile(r"(?:.*_)?(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD)", re.IGNORECASE)
+# In a git configuration: a password in an address, a token in place of a user's name, and the header of actions/checkout.
+_IN_CONFIG: Final = re.compile(
+    r"://[^\s/:@]*:(?P<password>[^\s/@]+)@|://(?P<token>(?:gh[a-z]|github_pat)_\w+)@"
+    r"|extraheader\s*=\s*\"?[\w-]+:\s*\w+\s+(?P<header>[\w+/=.-]+)",
+    re.IGNORECASE,
+)
+
+
+def in_git_config(text: str) -> list[str]:
+    """The secrets that a git configuration holds: in the addresses of remotes, and in headers."""
+    found = [match[match.lastgroup or 0] for match in _IN_CONFIG.finditer(text)]
+    return list(dict.fromkeys([*found, *map(unquote, found)]))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -34,14 +47,25 @@ class Scrubber:
         """For the variables of `environ` whose name says that they are secret, and for the values in `more`."""
         values = [value for name, value in environ.items() if NAMES.fullmatch(name)]
         parts = {part.strip() for value in (*values, *more) for part in (value, *value.splitlines())}
-        forms = {form for part in parts if len(part) >= LEAST for form in _forms(part)}
+        secret = {part for part in parts if len(part) >= (LEAST_DIGITS if part.isdecimal() else LEAST)}
+        forms = {form for part in secret for form in _forms(part)}
         return cls(tuple(sorted(forms, key=lambda form: (-len(form), form))))
 
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest form: so much more must be read for a cut not to leave a piece of a secret."""
+        return max(map(len, self._encoded), default=0)
+
     def scrub(self, text: str) -> str:
-        """The text with every secret as `***`."""
+        """The text with every secret as `***`, also one that goes over several lines, as `base64` breaks its output."""
         for form in self.forms:
             if form in text:
                 text = text.replace(form, REPLACEMENT)
+        joined = text.replace("\n", "").replace("\r", "")
+        if len(joined) != len(text):
+            for form in self.forms:
+                if form in joined:
+                    text = re.sub(r"[\r\n]*".join(map(re.escape, form)), REPLACEMENT, text)
         return text
 
     def scrub_bytes(self, data: bytes) -> bytes:
@@ -49,7 +73,25 @@ class Scrubber:
         for form in self._encoded:
             if form in data:
                 data = data.replace(form, REPLACEMENT.encode())
+        joined = data.replace(b"\n", b"").replace(b"\r", b"")
+        if len(joined) != len(data):
+            for form in self._encoded:
+                if form in joined:
+                    broken = rb"[\r\n]*".join(re.escape(form[at : at + 1]) for at in range(len(form)))
+                    data = re.sub(broken, REPLACEMENT.encode(), data)
         return data
+
+    def scrub_json(self, value: Any) -> Any:
+        """The same, of every text in a JSON value; what it is made of stays, which a replacement in its JSON may break."""
+        match value:
+            case str():
+                return self.scrub(value)
+            case dict():
+                return {self.scrub(key): self.scrub_json(item) for key, item in value.items()}
+            case list():
+                return [self.scrub_json(item) for item in value]
+            case _:
+                return value
 
 
 def _forms(secret: str) -> set[str]:

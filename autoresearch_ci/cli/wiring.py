@@ -25,7 +25,7 @@ from autoresearch_ci.experiment import History
 from autoresearch_ci.forges.local import LocalForge
 from autoresearch_ci.forges.pull_request import PullRequest
 from autoresearch_ci.journal import Journal
-from autoresearch_ci.scrubber import Scrubber
+from autoresearch_ci.scrubber import Scrubber, in_git_config
 from autoresearch_ci.settings import Loaded, Settings, default_tag
 from autoresearch_ci.workspace import Checkout, Remote, Standing, Workspace, find_author, inspect_repository
 
@@ -120,7 +120,7 @@ def open_session(
     folder = state / tag
     with _lock(folder, tag):
         forge = choose_forge(environ, settings, checkout, state)
-        scrubber = Scrubber.of(environ, forge.token)
+        scrubber = Scrubber.of(environ, forge.token, *in_git_config(_git_config(checkout)))
         workspace = Workspace.open(
             folder,
             checkout,
@@ -141,6 +141,13 @@ def open_session(
             workspace.use_base(history.session.base_commit)
         where = Path(os.path.relpath(os.path.realpath(directory), checkout.root)).as_posix()
         yield Opened(settings, checkout, tag, folder, where, scrubber, forge, workspace, record, history)
+
+
+def _git_config(checkout: Checkout) -> str:
+    try:
+        return (checkout.git_dir / "config").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 @contextmanager

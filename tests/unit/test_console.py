@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autoresearch_ci.console import MAX_SUMMARY, Console, inert, printable
+from autoresearch_ci.console import MAX_LINE, MAX_SUMMARY, Console, inert, printable
 
 
 def plain() -> tuple[Console, io.StringIO, io.StringIO]:
@@ -241,3 +241,16 @@ def test_no_secret_is_said(tmp_path: Path) -> None:
     ]
     assert all("***" in text for text in said)
     assert not any(token in text for text in said)
+
+
+@pytest.mark.parametrize("width", range(MAX_LINE - 25, MAX_LINE + 2))
+def test_a_line_is_not_cut_through_a_secret(width: int) -> None:
+    """A long line that ends within a token, or has an escape sequence or a line break in it, shows no piece of it."""
+    token = "ghs_0123456789abcdef"
+    for written in (token, f"{token[:9]}\x1b[0m{token[9:]}", f"{token[:9]}\n{token[9:]}"):
+        err, terminal = io.StringIO(), Terminal()
+        Console.detect({"GITHUB_TOKEN": token}, io.StringIO(), err).untrusted(["." * width + written])
+        with Console.detect({"GITHUB_TOKEN": token, "TERM": "xterm"}, io.StringIO(), terminal).running(written):
+            pass
+        for said in (err.getvalue(), terminal.getvalue()):
+            assert token[:8] not in said

@@ -11,6 +11,7 @@ from autoresearch_ci import journal
 from autoresearch_ci.errors import GitError, MachineError
 from autoresearch_ci.experiment import Ending, History, Measurement, Reading, Run, Status
 from autoresearch_ci.journal import SEGMENT, Journal
+from autoresearch_ci.scrubber import Scrubber
 from tests.unit.histories import START, experiment, history
 
 KEEP, DISCARD, CRASH = Status.KEEP, Status.DISCARD, Status.CRASH
@@ -178,3 +179,40 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
     record.path.symlink_to("/dev/full")
     with pytest.raises(MachineError, match="No space left"):
         record.begin(SOME)
+
+
+TOKEN = "nvapi-0123456789abcdef"
+
+
+def test_what_is_recorded_holds_no_secret(tmp_path: Path) -> None:
+    """Nor does the history that goes on with it, from which reports quote pieces; the line stays readable JSON."""
+    record = Journal(tmp_path, Scrubber.of({"NGC_API_KEY": TOKEN}))
+    leaking = experiment(
+        0,
+        1.0,
+        KEEP,
+        description=f"by {TOKEN}",
+        rationale=f"\n{TOKEN[1:]} {TOKEN.encode().hex()}",
+        parameters={TOKEN: TOKEN},
+    )
+    done = record.append(record.begin(History(session=SOME.session)), leaking)
+    assert done.experiments[0].description == "by ***"
+    assert done.experiments[0].rationale == f"\n{TOKEN[1:]} ***"
+    assert done.experiments[0].parameters == {"***": "***"}
+    assert journal.parse(record.load()) == done
+    record.running(1, f"by {TOKEN}", START)
+    assert (record.now_running() or {})["description"] == "by ***"
+
+
+@pytest.mark.parametrize("cut", range(len(TOKEN) + 1))
+def test_the_end_of_a_log_holds_no_piece_of_a_secret(tmp_path: Path, cut: int) -> None:
+    """Wherever the cut goes through it; and afterwards the log itself has none either."""
+    record = Journal(tmp_path, Scrubber.of({"NGC_API_KEY": TOKEN}))
+    tail = "." * (990 - cut) + "the end of"
+    record.log_path("a.log").write_text("." * 5000 + TOKEN + tail)
+    shown = record.read_log("a.log", 1000)
+    assert ("." * 5000 + "***" + tail).endswith(shown)
+    assert 1000 >= len(shown) >= 1000 - record.scrubber.longest
+    record.scrub_log("a.log")
+    record.scrub_log("gone.log")
+    assert (tmp_path / "logs/a.log").read_text() == "." * 5000 + "***" + tail

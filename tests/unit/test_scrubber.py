@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoresearch_ci.scrubber import Scrubber
+from autoresearch_ci.scrubber import Scrubber, in_git_config
 
 SECRET = 'ghs_Ab3/+x"ÿ9Zq'
 ENCODINGS: dict[str, Callable[[bytes], str]] = {
@@ -74,3 +74,49 @@ def test_the_header_that_git_sends_is_scrubbed() -> None:
 def test_a_scrubber_says_nothing_about_itself() -> None:
     """Its repr, which a log or a failed assertion may print, holds no secret."""
     assert "value-of-one" not in repr(Scrubber.of({"A_TOKEN": "value-of-one"}))
+
+
+@pytest.mark.parametrize("width", [1, 7, 76])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_secret_broken_over_lines_is_one(width: int, end: str) -> None:
+    """As `base64` and `fold` break what they print; the lines around it stay."""
+    scrubber = Scrubber.of({"GITHUB_TOKEN": SECRET * 6})
+    encoded = base64.b64encode(b"x-access-token:" + SECRET.encode() * 6).decode()
+    printed = end.join(encoded[at : at + width] for at in range(0, len(encoded), width))
+    shown = scrubber.scrub(f"before{end}{printed}{end}after{end}")
+    assert shown.startswith(f"before{end}")
+    assert shown.endswith(f"{end}after{end}")
+    assert "***" in shown
+    assert len(shown.replace("\n", "").replace("\r", "")) < 40
+    assert scrubber.scrub_bytes(f"before{end}{printed}{end}after{end}".encode()) == shown.encode()
+
+
+def test_a_short_number_is_no_secret() -> None:
+    """Eight digits occur in metrics; replacing them would spoil a table."""
+    scrubber = Scrubber.of({"DB_PASSWORD": "12345678", "A_KEY": "1234567890123456"})
+    assert scrubber.scrub("0.12345678 1234567890123456") == "0.12345678 ***"
+
+
+def test_what_a_git_configuration_holds() -> None:
+    """Passwords and tokens in addresses, as they stand and as they are meant, and headers; a user's name is none."""
+    config = """\
+[remote "origin"]
+	url = https://somebody:pass%2Fword-1@git.example/o/r
+	pushurl = https://ghp_0123456789abcdef@github.com/o/r
+[remote "other"]
+	url = https://organisation@git.example/organisation/r
+	url = ssh://git@git.example/o/r
+[http "https://github.com/"]
+	extraheader = AUTHORIZATION: basic eC1hY2Nlc3MtdG9rZW46Z2hw
+"""
+    header = "eC1hY2Nlc3MtdG9rZW46Z2hw"
+    assert in_git_config(config) == ["pass%2Fword-1", "ghp_0123456789abcdef", header, "pass/word-1"]
+
+
+def test_in_json_only_texts_are_replaced() -> None:
+    """Keys too; what stays is JSON, though the secret begins with the letter of an escape."""
+    scrubber = Scrubber.of({"NGC_API_KEY": "nvapi-0123456789"})
+    value = {"a nvapi-0123456789": ["\nvapi-0123456789", 1.5, None, True, {"b": "nvapi-0123456789"}]}
+    shown = scrubber.scrub_json(value)
+    assert shown == {"a ***": ["\nvapi-0123456789", 1.5, None, True, {"b": "***"}]}
+    assert json.loads(json.dumps(shown)) == shown
