@@ -16,7 +16,7 @@ from autoresearch_ci.cli.environment import Place, environment
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.cli.parts import make_loop, make_proposer, make_runs
 from autoresearch_ci.cli.signals import Signals
-from autoresearch_ci.cli.trigger import check_trigger
+from autoresearch_ci.cli.trigger import check_event, check_trigger
 from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.conditions import moved
 from autoresearch_ci.console import Console
@@ -38,6 +38,7 @@ def run_session(
     """A whole session; its exit code. See the contract's `run`."""
     began = _now()
     call.console.mask()
+    check_event(call.environ)
     loaded = call.load()
     with (
         Signals() as signals,
@@ -66,11 +67,13 @@ def run_session(
 def finalize_session(call: Call) -> int:
     """Verification, report, push and pull request of the session as it is recorded; its exit code."""
     call.console.mask()
+    check_event(call.environ)
     began, loaded = _now(), call.load()
     with (
         Signals() as signals,
         wiring.open_session(call.environ, call.directory, loaded, today=began.date(), starting=False) as opened,
     ):
+        check_trigger(call.console, call.environ, opened.forge, opened.checkout.git_dir / "config")
         if opened.history is None or not opened.history.experiments:
             raise SettingsError(
                 f"the session `{opened.tag}` has no experiment yet", hint="run it first: `autoresearch-ci run`"

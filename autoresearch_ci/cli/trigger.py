@@ -6,6 +6,7 @@ a workflow; the other events are decided here, and the person behind the event i
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,52 +14,62 @@ from typing import Final, Protocol
 
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import ForgeError, SettingsError
+from autoresearch_ci.scrubber import in_git_config
 
-TRUSTED: Final = frozenset(
-    {"workflow_dispatch", "schedule", "push", "repository_dispatch", "workflow_call", "merge_group"}
-)
+TRUSTED: Final = frozenset({"workflow_dispatch", "schedule", "push", "repository_dispatch", "workflow_call"})
 COMMENTS: Final = frozenset({"issue_comment", "issues"})  # anybody can make one: only from people who may write
 MAY_WRITE: Final = frozenset({"admin", "maintain", "write"})
 NO_ONE: Final = frozenset({"schedule"})  # its actor is who last changed the cron line, at any time
-# What actions/checkout leaves behind: the header itself (up to v5), or an include of a file that holds it (v6).
-PERSISTED: Final = re.compile(
-    r"extraheader\s*=\s*AUTHORIZATION|^\s*path\s*=.*git-credentials-", re.IGNORECASE | re.MULTILINE
-)
+BOT: Final = "[bot]"  # ends the name of an App, which GitHub has no permissions of
+# What actions/checkout leaves behind since v6: an include of the file that holds the header.
+INCLUDED: Final = re.compile(r"^\s*path\s*=.*git-credentials-", re.IGNORECASE | re.MULTILINE)
 
 
 class Permissions(Protocol):
-    """What a forge is asked; both raise ForgeError when it cannot say."""
+    """What a forge is asked; all of it raises ForgeError when it cannot say."""
 
     def permission(self, user: str) -> str: ...
 
     def is_public(self) -> bool: ...
 
+    def is_from_fork(self, number: int) -> bool: ...
 
-def check_trigger(console: Console, environ: Mapping[str, str], forge: Permissions, git_config: Path) -> None:
-    """Refuses, by SettingsError, a session that nobody with write access started; warns of what makes a runner unsafe.
 
-    Nothing outside Actions. `git_config`: the checkout's, which may hold a token that every process of the job can read.
-    """
-    if environ.get("GITHUB_ACTIONS") != "true":
-        return
-    event, actor = environ.get("GITHUB_EVENT_NAME", ""), _actor(environ)
-    if event and event not in TRUSTED | COMMENTS:
+def check_event(environ: Mapping[str, str]) -> None:
+    """Refuses, by SettingsError, an event that anybody can cause: before anything of the checkout is even read."""
+    event = environ.get("GITHUB_EVENT_NAME", "")
+    if environ.get("GITHUB_ACTIONS") == "true" and event and event not in TRUSTED | COMMENTS:
         raise SettingsError(
             f"a session is never started by `{event}`: it would run code that nobody with write access has seen",
             hint="start it by `workflow_dispatch` or `schedule`",
         )
+
+
+def check_trigger(console: Console, environ: Mapping[str, str], forge: Permissions, git_config: Path) -> None:
+    """Refuses, by SettingsError, a session that nobody with write access started; warns of what makes a runner unsafe.
+
+    Nothing outside Actions. `git_config`: the checkout's, which may hold a token that every process of the job can read. Raises
+    ForgeError when GitHub cannot say where a comment was made.
+    """
+    if environ.get("GITHUB_ACTIONS") != "true":
+        return
+    event = environ.get("GITHUB_EVENT_NAME", "")
     if _persisted(git_config):
         console.warning(
             "the checkout holds a token that every process of this job can read: set `persist-credentials: false` for actions/checkout"
         )
     if event and event not in NO_ONE:
-        _check_actor(console, forge, event, actor)
+        _check_actor(console, forge, event, _actor(environ))
+    if event in COMMENTS:
+        _check_place(environ, forge, event)
     if environ.get("RUNNER_ENVIRONMENT") == "self-hosted":
         _warn_if_public(console, forge)
 
 
 def _check_actor(console: Console, forge: Permissions, event: str, actor: str) -> None:
     try:
+        if actor.endswith(BOT):
+            raise ForgeError("it is an App")
         found = forge.permission(actor) if actor else ""
     except ForgeError as error:
         if event in COMMENTS:
@@ -72,6 +83,24 @@ def _check_actor(console: Console, forge: Permissions, event: str, actor: str) -
         raise SettingsError(
             f"`{actor or 'nobody'}` has no write access here and cannot start a session",
             hint="ask somebody who has: a session runs code on the runner and pushes a branch",
+        )
+
+
+def _check_place(environ: Mapping[str, str], forge: Permissions, event: str) -> None:
+    """Refuses a comment on a pull request of a fork: such a job tends to check out what the fork brings."""
+    try:
+        issue = json.loads(Path(environ.get("GITHUB_EVENT_PATH", "")).read_text(encoding="utf-8"))["issue"]
+        number = int(issue["number"])
+        on_pull_request = "pull_request" in issue
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"it cannot be read what the `{event}` is about, so it starts nothing",
+            hint="start it by `workflow_dispatch`",
+        ) from error
+    if on_pull_request and forge.is_from_fork(number):
+        raise SettingsError(
+            f"#{number} is a pull request of a fork, and nothing is started from there",
+            hint="start it by `workflow_dispatch`, once its branch is in this repository",
         )
 
 
@@ -92,6 +121,7 @@ def _actor(environ: Mapping[str, str]) -> str:
 
 def _persisted(git_config: Path) -> bool:
     try:
-        return PERSISTED.search(git_config.read_text(encoding="utf-8", errors="replace")) is not None
+        text = git_config.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
+    return bool(in_git_config(text)) or INCLUDED.search(text) is not None

@@ -51,6 +51,8 @@ class Forge(Protocol):
 
     def is_public(self) -> bool: ...
 
+    def is_from_fork(self, number: int) -> bool: ...
+
     def publish(
         self,
         *,

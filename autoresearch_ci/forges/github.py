@@ -121,6 +121,13 @@ class GitHubForge:
         with self._client("", "") as client:
             return not self._repeat(lambda: _repository(client, self.repository)).private
 
+    def is_from_fork(self, number: int) -> bool:
+        """Whether the branch of pull request `number` is, or was, in another repository. Raises ForgeError."""
+        with self._client("", "") as client:
+            head = self._repeat(lambda: _repository(client, self.repository).get_pull(number).head.repo)
+        # GitHub gives no repository for a fork that was deleted, which PyGithub makes None.
+        return head is None or head.full_name.lower() != self.repository.lower()
+
     def compare_url(self, base: str, branch: str) -> str:
         """The page on which a person opens the pull request by hand."""
         return f"{self.repository_url}/compare/{quote(base)}...{quote(branch)}?expand=1"

@@ -30,13 +30,17 @@ class LocalForge:
     token: str = ""
     repository_url: str = ""
 
-    def permission(self, user: str) -> str:  # noqa: ARG002 - who can start this program here may do everything here
-        """`admin`."""
-        return "admin"
+    def permission(self, user: str) -> str:  # noqa: ARG002 - as every forge's
+        """Raises ForgeError: a job on a runner has people behind it whom a folder does not know."""
+        raise _nobody_to_ask()
 
     def is_public(self) -> bool:
-        """A folder is not."""
-        return False
+        """The same."""
+        raise _nobody_to_ask()
+
+    def is_from_fork(self, number: int) -> bool:  # noqa: ARG002 - as every forge's
+        """The same."""
+        raise _nobody_to_ask()
 
     def default_branch(self) -> str:
         """The branch that a pull request goes to unless told otherwise."""
@@ -106,3 +110,7 @@ def _write(path: Path, content: bytes | str) -> None:
         with suppress(OSError):
             Path(name).unlink()
         raise
+
+
+def _nobody_to_ask() -> ForgeError:
+    return ForgeError("there is no server to ask", hint="use `--forge github` in a job")

@@ -88,6 +88,7 @@ class Api:
         self.may_label = True
         self.permissions: dict[str, str] = {}  # of users; who is not in it is nobody here
         self.private = True
+        self.forks: dict[int, str] = {}  # of pull requests whose branch is in another repository: which
         self.drafts_supported = True
         self._lock = threading.RLock()
         self._handlers: dict[tuple[str, str], Callable[[Request], Answer]] = {
@@ -284,7 +285,10 @@ class Api:
         return None
 
     def _get_pull(self, request: Request) -> Answer:
-        return Answer(200, self._whole_pull(request, self._numbered(request, "pull_number")))
+        pull = self._whole_pull(request, self._numbered(request, "pull_number"))
+        if (number := pull["number"]) in self.forks:
+            pull["head"]["repo"] = objects.repository(request.base, self.forks[number], pull["base"]["ref"])
+        return Answer(200, pull)
 
     def _edit_pull(self, request: Request) -> Answer:
         pull = self._numbered(request, "pull_number")
