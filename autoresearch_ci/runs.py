@@ -306,7 +306,7 @@ class Runs:
                 given=outputs,
             )
             evaluation = self.executor.run(second, self.interrupt)
-        text = self.journal.scrubber.scrub(log.read_bytes()[-LOG_READ:].decode(errors="replace"))
+        text = self.journal.scrubber.scrub_bytes(log.read_bytes())[-LOG_READ:].decode(errors="replace")
         with request.log.open("ab") as file:
             file.write(f"\n[evaluate]\n{text}".encode(errors="replace"))
         log.unlink()

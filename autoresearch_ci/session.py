@@ -197,6 +197,7 @@ class Loop:
     def _settle(self, history: History, experiment: Experiment) -> History:
         """Makes the experiment durable, in the order that a dying machine cannot break: journal, refs, push. Then tells it."""
         history = self.runs.journal.append(history, experiment)
+        experiment = history.experiments[-1]  # as it was recorded: without secrets
         self._proposals.remember(experiment)
         self._readings.add(experiment)
         self._table += results.row(experiment)

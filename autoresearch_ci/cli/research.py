@@ -245,6 +245,7 @@ def _prepare(console: Console, opened: Opened, place: Place, signals: Signals) -
             ),
             signals,
         )
+        opened.journal.scrub_log(name)
         console.untrusted(opened.journal.read_log(name, 4096).splitlines()[-10:])
     if run.ending is not Ending.INTERRUPTED and run.exit_code != 0:
         raise MachineError(

@@ -150,7 +150,7 @@ def test_a_pull_request_of_its_own_on_the_forge(
     checkout.commit("plan.txt", PLAN, "a plan")
     checkout.git("push", "--quiet", "origin", "main")
     flags = (
-        "--tag", "night", "--executor", "native", "--proposer", "queue", "--plan", "plan.txt", "--metric", "val_bpb",
+        "--tag", "night", "--executor", "native", "--allow-native", "--proposer", "queue", "--plan", "plan.txt", "--metric", "val_bpb",
         "--direction", "minimize", "--time-budget", "20s", "--max-iterations", "2",
     )  # fmt: skip
     done = project.run("run", *flags)

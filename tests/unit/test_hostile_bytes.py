@@ -32,6 +32,7 @@ from autoresearch_ci.tripwires import tripped
 from tests.unit.histories import history
 
 MANY = 10_000
+SOME = 2_000  # beside those of the five kinds that are asked for
 FEW = 300  # where one example costs milliseconds
 
 NASTY = (
@@ -49,6 +50,7 @@ HOSTILE = st.one_of(
     st.lists(st.one_of(st.sampled_from(NASTY), st.binary(max_size=12)), max_size=10).map(b"".join),
 )
 quick = settings(max_examples=MANY, deadline=None, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=SOME, deadline=None, suppress_health_check=list(HealthCheck))
 slow = settings(max_examples=FEW, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -119,7 +121,7 @@ class Never:
         return False
 
 
-@quick
+@some
 @given(HOSTILE)
 def test_any_log_is_watched(data: bytes) -> None:
     """As a log that grows: it may stop the run, with a reason in one line, and nothing else."""
@@ -133,7 +135,7 @@ def test_any_log_is_watched(data: bytes) -> None:
         assert all(math.isfinite(value) for _, value in watch.curve)
 
 
-@quick
+@some
 @given(HOSTILE)
 def test_nothing_that_is_printed_is_obeyed(data: bytes) -> None:
     """Shown in Actions, as a log's lines or inside our own: no workflow command, no escape sequence."""
@@ -238,7 +240,7 @@ def test_any_journal_is_read_or_refused(data: bytes, at: int, inside: bool) -> N
         assert re.match(r"line \d+ is damaged: ", str(error))
 
 
-@quick
+@some
 @given(HOSTILE)
 def test_any_table_is_read_or_refused(data: bytes) -> None:
     """As a results.tsv that somebody gives us: a history, or one clear sentence."""
