@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from autoresearch_ci.forges.local import TEXT_NAME
 from tests.forge.fixtures import TRAIN
 from tests.integration.conftest import BASE_IMAGE
 from tests.project import Project
+from tests.unit.test_hostile_bytes import obeyed
 
 # The honest result lies in the output folder; what is printed is a lie, and says whether the answers were in reach.
 LIAR = """\
@@ -45,6 +47,12 @@ except OSError:
     pass
 print("val_bpb:", abs(int((out / "guess.txt").read_text()) - int(open("answers/secret.txt").read())) + train_settings.OFFSET)
 """
+
+
+IN_CONTAINERS = (
+    "--executor", "container", "--platform", "cpu", "--base-image", BASE_IMAGE,
+    "--build-args", "TORCH_VERSION=,TORCH_INDEX_URL=,PIP_FIND_LINKS=http://127.0.0.1:9/",
+)  # fmt: skip
 
 
 def recorded(project: Project) -> History:
@@ -88,10 +96,7 @@ def test_evaluate_runs_in_a_container_of_its_own(
     project: Project, cpu_image: Image, engine: docker.DockerClient
 ) -> None:
     """In containers: the outputs come back as regular files, and the evaluation cannot change them either."""
-    history = liar(
-        project, "--executor", "container", "--platform", "cpu", "--base-image", BASE_IMAGE,
-        "--build-args", "TORCH_VERSION=,TORCH_INDEX_URL=,PIP_FIND_LINKS=http://127.0.0.1:9/",
-    )  # fmt: skip
+    history = liar(project, *IN_CONTAINERS)
     assert [e.metric for e in history.experiments] == [5.0, 3.0, 2.0, 7.0]
     text = logs(project)
     assert "answers in reach: False 0" in text
@@ -204,3 +209,41 @@ def test_flags_and_tripwires_stand_in_the_pull_request(project: Project) -> None
     assert "a jump" in first
     assert "subprocess" in first
     assert "Runs were native: no container walled them in" in text
+
+
+COMMANDS = """\
+import sys
+
+LEARNING_RATE = 0.1
+for name in ("set-output name=status", "set-env name=PATH", "add-path", "add-mask", "error", "notice", "group", "endgroup", "save-state"):
+    for text in (f"::{name}::x", f"  ::{name}::x", f"##[{name}]x", f"a\\r::{name}::x", f"\\x1b[0m::{name}::x", f"\\u200b::{name}::x"):
+        print(text)
+        print(text, file=sys.stderr)
+for token in ("", "0" * 32, "*", "stop-commands"):
+    print(f"::{token}::")
+    print(f"::stop-commands::{token}")
+print("val_bpb:", LEARNING_RATE)
+if LEARNING_RATE > 1:
+    sys.exit("::error::the last words of a crash, and ##[group]these")
+"""
+
+
+def test_a_crash_that_prints_every_workflow_command_is_obeyed_in_none(
+    project: Project, tmp_path: Path, cpu_image: Image
+) -> None:
+    """In a job: what a runner would read of our log are our own commands; no output, variable, mask or group is its."""
+    project.commit({"train.py": COMMANDS, "plan.txt": "LEARNING_RATE=5.0\nLEARNING_RATE=0.05\n"})
+    files = {name: tmp_path / name for name in ("GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STEP_SUMMARY")}
+    for file in files.values():
+        file.touch()
+    done = project.run(
+        "run", "--proposer", "queue", "--plan", "plan.txt", "--forge", "local", *IN_CONTAINERS,
+        GITHUB_ACTIONS="true", GITHUB_REPOSITORY="o/r", **{name: str(file) for name, file in files.items()},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [e.status.value for e in recorded(project).experiments] == ["keep", "crash", "keep"]
+    ours = r"::(group::(Baseline|Experiment|Verify|Build)|endgroup::|notice title=(Kept|Pull)|warning::)"
+    assert [line for line in obeyed(done.stderr + done.stdout) if not re.match(ours, line)] == []
+    assert (files["GITHUB_ENV"].read_text(), files["GITHUB_PATH"].read_text()) == ("", "")
+    assert "status<<" in files["GITHUB_OUTPUT"].read_text()
+    assert "\nx\n" not in files["GITHUB_OUTPUT"].read_text()

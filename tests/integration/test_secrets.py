@@ -38,6 +38,7 @@ import os
 import sys
 
 from autoresearch_ci.cli import main, research
+from autoresearch_ci.executors import image
 from autoresearch_ci.experiment import Category, Proposal
 
 TOKEN = os.environ["GITHUB_TOKEN"]
@@ -62,6 +63,7 @@ class Leak:
 
 
 research.make_proposer = lambda opened, history: Leak()
+image.native_requirements = lambda: ""  # in a job the environment is made new: here without torch, from nowhere
 sys.argv = ["autoresearch-ci", *sys.argv[1:]]
 main()
 """
