@@ -56,7 +56,7 @@ def inspect_repository(path: Path, script: str) -> Checkout:
             "the repository has no commit yet", hint="commit the training script: `git add -A && git commit`"
         )
     relative = _relative_script(path, root, script)
-    _check_script(git, root, base.text, relative, script)
+    committed = _committed_script(git, root, base.text, relative, script)
     return Checkout(
         root=root,
         git_dir=git_dir,
@@ -65,7 +65,7 @@ def inspect_repository(path: Path, script: str) -> Checkout:
         base_branch=_base_branch(git),
         origin=without_credentials(git.run("config", "--get", "remote.origin.url").text),
         object_format=object_format,
-        dirty_script=git.run("diff", "--quiet", "--no-ext-diff", "HEAD", "--", f":(literal){relative}").code != 0,
+        dirty_script=_differs(root / relative, committed),
     )
 
 
@@ -142,7 +142,7 @@ def _relative_script(path: Path, root: Path, script: str) -> str:
     )
 
 
-def _check_script(git: Git, root: Path, base: str, relative: str, script: str) -> None:
+def _committed_script(git: Git, root: Path, base: str, relative: str, script: str) -> bytes:
     listed = git.read("ls-tree", "-z", "--full-tree", base, "--", relative).out.rstrip(b"\0").decode("utf-8", "replace")
     if not listed:
         if (root / relative).exists():
@@ -159,10 +159,24 @@ def _check_script(git: Git, root: Path, base: str, relative: str, script: str) -
     if kind != "blob":
         what = "a folder" if kind == "tree" else "a submodule"
         raise SettingsError(f"the training script `{script}` is {what}", hint="set training-script to one file")
+    committed = git.read("cat-file", "blob", name).out
     try:
-        git.read("cat-file", "blob", name).out.decode("utf-8")
+        committed.decode("utf-8")
     except UnicodeDecodeError as error:
         raise SettingsError(f"the training script `{script}` is not UTF-8 text", hint="save it as UTF-8") from error
+    return committed
+
+
+def _differs(file: Path, committed: bytes) -> bool:
+    """Whether the working tree has another text, its line ends apart.
+
+    Not asked of `git diff`: that starts the filters and the file system monitor of the repository's own configuration, where
+    a native training script may have planted one, and with our environment, which holds the token.
+    """
+    try:
+        return file.read_bytes().replace(b"\r\n", b"\n") != committed.replace(b"\r\n", b"\n")
+    except OSError:
+        return True
 
 
 def _base_branch(git: Git) -> str:

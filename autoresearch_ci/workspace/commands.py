@@ -41,8 +41,14 @@ _DISK_CODES = (
 )
 _MAX_MESSAGE = 300
 _FULL = 64 * 1024  # bytes: less than git needs for anything
-# For work in the user's own repository: a native training script could have planted a hook there.
-NO_HOOKS = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.hooksPath", "GIT_CONFIG_VALUE_0": os.devnull}
+# For work in the user's own repository: a native training script could have planted a hook or a monitor there.
+NO_HOOKS = {
+    "GIT_CONFIG_COUNT": "2",
+    "GIT_CONFIG_KEY_0": "core.hooksPath",
+    "GIT_CONFIG_VALUE_0": os.devnull,
+    "GIT_CONFIG_KEY_1": "core.fsmonitor",
+    "GIT_CONFIG_VALUE_1": "false",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,9 +236,10 @@ def test_a_crash_that_prints_every_workflow_command_is_obeyed_in_none(
     files = {name: tmp_path / name for name in ("GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STEP_SUMMARY")}
     for file in files.values():
         file.touch()
+    project.environment |= {name: str(file) for name, file in files.items()}
     done = project.run(
         "run", "--proposer", "queue", "--plan", "plan.txt", "--forge", "local", *IN_CONTAINERS,
-        GITHUB_ACTIONS="true", GITHUB_REPOSITORY="o/r", **{name: str(file) for name, file in files.items()},
+        GITHUB_ACTIONS="true", GITHUB_REPOSITORY="o/r",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [e.status.value for e in recorded(project).experiments] == ["keep", "crash", "keep"]

@@ -48,6 +48,20 @@ def test_a_dirty_script(repository: Checkout) -> None:
     assert inspect_repository(repository.path, "train.py").dirty_script
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the planted programs are shell scripts")
+def test_what_the_repositorys_configuration_starts_is_not_started(repository: Checkout, tmp_path: Path) -> None:
+    """A native script could have planted a filter, a monitor or a hook there: none runs when the next session looks."""
+    trap = tmp_path / "trap"
+    trap.write_text(f"#!/bin/sh\necho $0 $@ >> {tmp_path}/sprung\ncat\n")
+    trap.chmod(0o755)
+    (repository.path / "train.py").write_text("print('another text')\n")
+    (repository.path / ".gitattributes").write_text("train.py filter=trap diff=trap\n")
+    for key in ("core.fsmonitor", "filter.trap.clean", "filter.trap.smudge", "diff.trap.textconv", "diff.external"):
+        repository.git("config", key, str(trap))
+    assert inspect_repository(repository.path, "train.py").dirty_script
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_a_detached_head_uses_the_default_branch(repository: Checkout, tmp_path: Path) -> None:
     """On a detached HEAD, as in Actions, the base branch is the default branch of origin."""
     repository.git("clone", "--quiet", str(repository.path), str(tmp_path / "clone"))
