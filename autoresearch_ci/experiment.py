@@ -64,10 +64,39 @@ Scalar: TypeAlias = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What was asked of models. `calls`: requests that were answered, or may have been. `cost`: US dollars, None without a price.
+
+    `input_tokens` include those that a provider's cache held.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both together; the cost is that of the one whose cost is known."""
+        costs = [cost for cost in (self.cost, other.cost) if cost is not None]
+        return Usage(
+            calls=self.calls + other.calls,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cost=sum(costs) if costs else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """A new text of the training script, and why.
 
-    `parameters` is the proposer's own note (for `search`: the knob values); it is journaled and handed back on resume.
+    `parameters` is the proposer's own note (the knobs that it moved, the wish that it fulfils); it is journaled and handed back on
+    resume. `usage`: what models cost for it, refused attempts included. `notes`: what else happened on the way, a line each: what
+    was refused, what an agent changed besides the script.
     """
 
     script: str
@@ -76,6 +105,8 @@ class Proposal:
     rationale: str = ""
     proposer: str = "search"
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    usage: Usage = Usage()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +226,8 @@ class Experiment:
     rationale: str = ""
     proposer: str = ""
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    usage: Usage = Usage()
+    notes: tuple[str, ...] = ()
     lines: int = 0
     fingerprint: str = ""
     measurements: tuple[Measurement, ...] = ()

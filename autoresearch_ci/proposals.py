@@ -2,25 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from autoresearch_ci import source
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import ProposerError
-from autoresearch_ci.experiment import NEAR_MISS, Experiment, History, Proposal
+from autoresearch_ci.experiment import NEAR_MISS, Experiment, History, Proposal, Usage
 from autoresearch_ci.judge import near_miss
+from autoresearch_ci.knobs import Scope
 from autoresearch_ci.runs import Workspace
 
+NOTHING: Final = Usage()
 MAX_REFUSALS: Final = 20  # proposals refused in a row before the proposer counts as failed
+MAX_DECLINED: Final = 3  # and how often one may say that it has none now
+
+
+class Declined(Exception):  # noqa: N818 - an answer, not an error
+    """A proposer has no proposal for this experiment, though it may for the next: `reason` in one line.
+
+    `usage` and `notes`: as those of a proposal, for what was tried in vain.
+    """
+
+    def __init__(self, reason: str, *, usage: Usage = NOTHING, notes: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.usage = usage
+        self.notes = notes
 
 
 class Proposer(Protocol):
     """What makes proposals."""
 
     def propose(self, history: History, script: str) -> Proposal | None:
-        """The next proposal, a change of `script` (the incumbent's text); None when nothing is left to try."""
+        """The next proposal, a change of `script` (the incumbent's text); None when nothing is left to try.
+
+        Raises Declined when there is none now, and ProposerError when there will never be one.
+        """
+
+
+@dataclass(slots=True, kw_only=True)
+class Gate:
+    """What a text must be before time is spent on it. One for a session: whoever proposes can ask it first.
+
+    `scope`: the setting. `classify`: what names belong to, where a person says so. `hold`: names that stay as they are.
+    """
+
+    scope: Scope = "all"
+    classify: Mapping[str, str] = field(default_factory=dict)
+    hold: tuple[str, ...] = ()
+    _tried: set[str] = field(default_factory=set)
+
+    def remember(self, experiment: Experiment) -> None:
+        """What was run is not tried again."""
+        self._tried.add(experiment.fingerprint)
+        self._tried.update(m.fingerprint for m in experiment.measurements)
+
+    def tried(self, text: str) -> bool:
+        """Whether this program was run. ValueError when it is not Python."""
+        return source.fingerprint(text) in self._tried
+
+    def refusal(self, text: str, script: str) -> str:
+        """Why `text` is not run as a change of `script`, in one line; empty when it may be."""
+        try:
+            fingerprint = source.fingerprint(text)
+        except ValueError as error:
+            return f"it does not parse ({error})"
+        if fingerprint == source.fingerprint(script):
+            return "it changes nothing"
+        return "it was tried before" if fingerprint in self._tried else ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,15 +79,10 @@ class Proposals:
     """The proposals of one session. `relieve` halves a script's device batch, None when it has none."""
 
     proposer: Proposer
+    gate: Gate
     relieve: Callable[[str], str | None]
     workspace: Workspace
     console: Console
-    _tried: set[str] = field(default_factory=set)
-
-    def remember(self, experiment: Experiment) -> None:
-        """What was run is not tried again."""
-        self._tried.add(experiment.fingerprint)
-        self._tried.update(m.fingerprint for m in experiment.measurements)
 
     def following(self, history: History) -> Proposal | None:
         """A proposal that parses and was never tried; None when nothing is left.
@@ -47,15 +93,28 @@ class Proposals:
         incumbent = history.incumbent
         assert incumbent is not None  # the baseline is one
         script = self.workspace.script(incumbent.commit)
-        refusal = ""
+        usage, refusal, declined = NOTHING, "", 0
+        notes: tuple[str, ...] = ()
         for _ in range(MAX_REFUSALS):
-            proposal = self.proposer.propose(replace(history, rechecks=()), script)  # blind to the holdout
+            try:
+                proposal = self.proposer.propose(replace(history, rechecks=()), script)  # blind to the holdout
+            except Declined as no:
+                usage, notes, declined = usage + no.usage, (*notes, *no.notes), declined + 1
+                self.console.info(f"no proposal: {no.reason}")
+                if declined == MAX_DECLINED:
+                    raise ProposerError(
+                        f"no proposal in {declined} tries, the last because {no.reason}",
+                        hint="see the notes above; `proposer: search` needs no model",
+                    ) from no
+                continue
             if proposal is None:
                 return self._near_miss(history, incumbent)
-            refusal = self._refusal(proposal, script)
+            usage, notes = usage + proposal.usage, (*notes, *proposal.notes)
+            refusal = self.gate.refusal(proposal.script, script)
             if not refusal:
-                return proposal
-            self.console.info(f"refused `{proposal.description}`: {refusal}")
+                return replace(proposal, usage=usage, notes=notes)
+            notes = (*notes, f"refused `{proposal.description}` of {proposal.proposer}: {refusal}")
+            self.console.info(notes[-1])
         raise ProposerError(
             f"{MAX_REFUSALS} proposals in a row were refused, the last because {refusal}",
             hint="widen `scope`, or try another `proposer`",
@@ -64,7 +123,7 @@ class Proposals:
     def relieved(self, proposal: Proposal) -> Proposal | None:
         """The same with half the device batch; None when its script has none to halve, or that was tried."""
         script = self.relieve(proposal.script)
-        if script is None or source.fingerprint(script) in self._tried:
+        if script is None or self.gate.tried(script):
             return None
         return replace(proposal, script=script, description=f"{proposal.description} (half the device batch)")
 
@@ -83,12 +142,3 @@ class Proposals:
                     parameters={NEAR_MISS: experiment.number},
                 )
         return None
-
-    def _refusal(self, proposal: Proposal, script: str) -> str:
-        try:
-            fingerprint = source.fingerprint(proposal.script)
-        except ValueError as error:
-            return f"it does not parse ({error})"
-        if fingerprint == source.fingerprint(script):
-            return "it changes nothing"
-        return "it was tried before" if fingerprint in self._tried else ""

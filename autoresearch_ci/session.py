@@ -24,7 +24,7 @@ from autoresearch_ci.experiment import (
 )
 from autoresearch_ci.judge import Rule, RunAgain, judge, out_of_memory
 from autoresearch_ci.noise import Readings
-from autoresearch_ci.proposals import Proposals, Proposer
+from autoresearch_ci.proposals import Gate, Proposals, Proposer
 from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.runs import SEED, SEEDS_PER_EXPERIMENT, Runs
 from autoresearch_ci.stopping import Limits, reason_to_stop
@@ -50,6 +50,7 @@ class Loop:
     baseline_runs: int
     report_every: int
     relieve: Callable[[str], str | None]
+    gate: Gate = field(default_factory=Gate)
     began: dt.datetime
     reserved_runs: int = 0
     hidden: str = ""
@@ -69,11 +70,15 @@ class Loop:
         """
         self._readings = Readings.of(history)
         self._proposals = Proposals(
-            proposer=self.proposer, relieve=self.relieve, workspace=self.runs.workspace, console=self.runs.console
+            proposer=self.proposer,
+            gate=self.gate,
+            relieve=self.relieve,
+            workspace=self.runs.workspace,
+            console=self.runs.console,
         )
         self._table = results.write(history)
         for experiment in history.experiments:
-            self._proposals.remember(experiment)
+            self.gate.remember(experiment)
         if not history.experiments and (baseline := self._baseline(history)):
             history = self._settle(history, baseline)
         elif moved:
@@ -198,7 +203,7 @@ class Loop:
         """Makes the experiment durable, in the order that a dying machine cannot break: journal, refs, push. Then tells it."""
         history = self.runs.journal.append(history, experiment)
         experiment = history.experiments[-1]  # as it was recorded: without secrets
-        self._proposals.remember(experiment)
+        self.gate.remember(experiment)
         self._readings.add(experiment)
         self._table += results.row(experiment)
         self.runs.save(history, experiment, self._table)
@@ -282,6 +287,8 @@ class Loop:
             rationale=proposal.rationale,
             proposer=proposal.proposer,
             parameters=proposal.parameters,
+            usage=proposal.usage,
+            notes=proposal.notes,
             lines=source.code_lines(proposal.script),
             fingerprint=measurements[0].fingerprint,
             measurements=tuple(measurements),

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from autoresearch_ci.errors import SettingsError
-from autoresearch_ci.experiment import Direction
+from autoresearch_ci.experiment import Category, Direction
 from autoresearch_ci.units import Duration, Names, Size, Variables, unlimited
 
 CONFIG_NAME = "autoresearch.toml"
@@ -97,11 +97,71 @@ class Settings(BaseModel):
     cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="CPU limit of a run, in cores")
     shm_size: Size | None = Field(None, description="Size of `/dev/shm` in a container, as `1g`")
     env: Variables = Field({}, description="Plain variables for the script, `NAME=value,NAME=value`; never secrets")
-    proposer: Literal["search", "queue"] = Field(
-        "search", description="What makes the proposals; `queue` tries `hypothesis` and `plan` and then stops"
+    proposer: Literal["search", "llm", "agent", "hybrid", "queue"] = Field(
+        "search",
+        description="What makes the proposals; `queue` tries `hypothesis` and `plan` only, then what `then` says",
     )
-    hypothesis: str | None = Field(None, description="The first thing to try, as `KNOB=value`")
-    plan: str | None = Field(None, description="A file of things to try first, one `KNOB=value` a line")
+    then: Literal["none", "search", "llm", "agent", "hybrid"] = Field(
+        "none", description="With `proposer: queue`, what goes on when the queue is empty"
+    )
+    hypothesis: str | None = Field(
+        None, description="The first thing to try: `KNOB=value`, or in words where a model can read them"
+    )
+    plan: str | None = Field(
+        None, description="A file of things to try first: one a line, or YAML with `vary`, `hold`, `try` and `then`"
+    )
+    classify: Variables = Field(
+        {},
+        description="What functions, classes and constants belong to, for `scope`: `NAME=optimizer,NAME=architecture`",
+    )
+    model: str | None = Field(None, description="The model that `llm`, `hybrid` and `agent` ask")
+    provider: Literal["auto", "openai", "anthropic"] = Field(
+        "auto",
+        description="Whose protocol the model speaks; `auto`: Anthropic's for `claude…` without `base-url`, else OpenAI's",
+    )
+    base_url: str | None = Field(None, description="The address of the model's endpoint; default: the provider's own")
+    api_key_env: str | None = Field(
+        None, description="The variable that holds the key; default: `OPENAI_API_KEY` or `ANTHROPIC_API_KEY`"
+    )
+    edit_format: Literal["auto", "blocks", "whole"] = Field(
+        "auto", description="How a model answers: search/replace blocks or the whole file"
+    )
+    prompt_tokens: Annotated[int, Field(ge=2000)] = Field(32_000, description="How long a prompt may be, in tokens")
+    answer_tokens: Annotated[int, Field(ge=256)] = Field(16_000, description="How long an answer may be, in tokens")
+    model_timeout: Duration = Field(600.0, description="How long one request to a model may take, its retries included")
+    price_input: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="US dollars for a million tokens of prompt"
+    )
+    price_output: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="US dollars for a million tokens of answer"
+    )
+    max_cost: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="US dollars that models may cost in a session; needs both prices. Afterwards `search` goes on alone",
+    )
+    max_tokens: Annotated[int, Field(gt=0)] | None = Field(
+        None, description="Tokens that models may take in a session, prompts and answers together"
+    )
+    max_calls: Annotated[int, Field(gt=0)] | None = Field(None, description="Requests to models in a session")
+    stuck_after: Annotated[int, Field(ge=1)] = Field(
+        5, description="Experiments without a keep after which a model must go in a clearly different direction"
+    )
+    repair_attempts: Annotated[int, Field(ge=0, le=3)] = Field(
+        0, description="How often a model may mend its own change that crashed, within the same experiment"
+    )
+    llm_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.3, description="The share of experiments that `hybrid` asks the model for; the others are the search's"
+    )
+    agent: Literal["claude", "codex", "gemini", "copilot", "opencode", "aider"] | None = Field(
+        None, description="The coding agent that `proposer: agent` starts"
+    )
+    agent_command: str | None = Field(
+        None,
+        description="Another agent's command line; `{prompt}` and `{prompt-file}` are filled in, without them it is on stdin",
+    )
+    agent_timeout: Duration = Field(900.0, description="When an agent and all that it started are killed")
+    agent_image: str | None = Field(None, description="The image of a container in which the agent works")
+    agent_env: Names = Field((), description="Variables that the agent sees besides its own key, by name")
     resume: Literal["auto", "never", "require"] = Field(
         "auto", description="`never`: the tag must be new; `require`: it must exist"
     )
@@ -205,7 +265,10 @@ class Settings(BaseModel):
                 raise ValueError("it needs exactly one group, around the number")
         return value
 
-    @field_validator("cpus", "max_hours", "target", "min_delta", "metric_min", "metric_max", "max_jump")
+    @field_validator(
+        "cpus", "max_hours", "target", "min_delta", "metric_min", "metric_max", "max_jump",
+        "price_input", "price_output", "max_cost",
+    )  # fmt: skip
     @classmethod
     def _finite(cls, value: float | None) -> float | None:
         if value is not None and value - value != 0:
@@ -223,6 +286,41 @@ class Settings(BaseModel):
         if self.metric_min is not None and self.metric_max is not None and self.metric_min >= self.metric_max:
             raise ValueError("`metric-min` is not below `metric-max`: no value would be possible")
         return self
+
+    @field_validator("classify")
+    @classmethod
+    def _classify(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, category in value.items():
+            if category not in set(Category):
+                raise ValueError(f"`{name}` cannot be `{category}`: one of {', '.join(Category)}")
+        return value
+
+    @model_validator(mode="after")
+    def _prices(self) -> Self:
+        if self.max_cost is not None and (self.price_input is None or self.price_output is None):
+            raise ValueError(
+                "`max-cost` needs `price-input` and `price-output`: without a price only tokens can be counted"
+            )
+        return self
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """The proposers that may be asked."""
+        return (
+            frozenset({self.proposer, self.then} - {"none"}) if self.proposer == "queue" else frozenset({self.proposer})
+        )
+
+    @property
+    def speaks(self) -> Literal["openai", "anthropic"]:
+        """The protocol of the model."""
+        if self.provider != "auto":
+            return self.provider
+        return "anthropic" if self.base_url is None and (self.model or "").startswith("claude") else "openai"
+
+    @property
+    def key_variable(self) -> str:
+        """The name of the variable that holds the model's key."""
+        return self.api_key_env or ("ANTHROPIC_API_KEY" if self.speaks == "anthropic" else "OPENAI_API_KEY")
 
     @property
     def holdout_metric(self) -> str:

@@ -14,9 +14,9 @@ from autoresearch_ci.console import Console
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.experiment import History, Scalar
 from autoresearch_ci.judge import Rule
+from autoresearch_ci.knobs import halve_batch
 from autoresearch_ci.platforms import Platform
 from autoresearch_ci.proposals import Proposer
-from autoresearch_ci.proposers.knobs import halve_batch
 from autoresearch_ci.proposers.queue import QueueProposer
 from autoresearch_ci.proposers.search import SearchProposer
 from autoresearch_ci.runs import Interrupt, Rules, Runs

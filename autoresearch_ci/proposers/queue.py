@@ -9,7 +9,7 @@ from typing import Protocol
 
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.experiment import History, Proposal
-from autoresearch_ci.proposers.knobs import Knob, Value, find_knobs, set_knobs
+from autoresearch_ci.knobs import Knob, Value, as_parameters, find_knobs, set_knobs
 from autoresearch_ci.source import fingerprint
 
 
@@ -48,7 +48,7 @@ class QueueProposer:
                     category=knob.category,
                     rationale=f"asked for: {wish}",
                     proposer="queue",
-                    parameters={"knob": name, "from": knob.value, "to": value},
+                    parameters=as_parameters({name: (knob.value, value)}),
                 )
         return self._then.propose(history, script) if self._then else None
 

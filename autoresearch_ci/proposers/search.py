@@ -10,13 +10,13 @@ why a session resumes on another machine with the same next proposal.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import optuna
 
-from autoresearch_ci.experiment import Direction, Experiment, History, Proposal, Scalar, Status
-from autoresearch_ci.proposers.knobs import Knob, Scope, Value, find_knobs, set_knobs
+from autoresearch_ci.experiment import Direction, Experiment, History, Proposal, Status
+from autoresearch_ci.knobs import Knob, Scope, Value, as_parameters, find_knobs, from_parameters, set_knobs
 from autoresearch_ci.source import fingerprint
 
 WINDOW = 3  # blocks of experiments that TPE looks at besides the current one
@@ -92,7 +92,7 @@ class SearchProposer:
                 category=knob.category,
                 rationale=move.reason,
                 proposer="search",
-                parameters={"knob": knob.name, "from": knob.value, "to": move.value},
+                parameters=as_parameters({knob.name: (knob.value, move.value)}),
             )
         return None
 
@@ -126,13 +126,14 @@ class SearchProposer:
         self._seen = experiments
 
     def _measure(self, experiment: Experiment) -> None:
-        move = _move_of(experiment.parameters)
-        if move is not None:
-            self._tried.setdefault(experiment.parent, set()).add((move[0], move[2]))
+        moves = from_parameters(experiment.parameters)
         parent = self._metrics.get(experiment.parent)
-        if move is None or parent is None:
+        if len(moves) != 1:
             return
-        name, before, after = move
+        ((name, (before, after)),) = moves.items()
+        self._tried.setdefault(experiment.parent, set()).add((name, after))
+        if parent is None:
+            return
         crashed = experiment.status is Status.CRASH or experiment.metric is None
         # Told as a value worse than every other, not as a failure: TPE has to learn where it crashes.
         change = 2 * self._worst if crashed else -self.direction.gain(parent, experiment.metric or 0.0)
@@ -283,11 +284,3 @@ def _place(knob: Knob, value: Value) -> float | None:
     if isinstance(value, str) or not math.isfinite(value) or value < 0:
         return None
     return knob.coordinate(value)
-
-
-def _move_of(parameters: Mapping[str, Scalar]) -> tuple[str, Value, Value] | None:
-    """(knob, from, to), when these are the parameters of a change of one knob."""
-    name, before, after = parameters.get("knob"), parameters.get("from"), parameters.get("to")
-    if not isinstance(name, str) or before is None or after is None:
-        return None
-    return name, before, after

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from autoresearch_ci.experiment import Category, Experiment, History, Status
+from autoresearch_ci.knobs import from_parameters
 from autoresearch_ci.report import again
 from autoresearch_ci.report.markdown import NO_VALUE, cell, number
 from autoresearch_ci.report.progress import change
@@ -193,7 +194,7 @@ def _steps(history: History, found: Trust | None) -> list[str]:
 def _go_on(history: History) -> list[str]:
     """Knobs whose last step was still a gain."""
     steps = []
-    moved = {str(e.parameters["knob"]): e for e in history.experiments if "knob" in e.parameters}
+    moved = {name: e for e in history.experiments for name in from_parameters(e.parameters)}
     for name, last in moved.items():
         if last.status is Status.KEEP:
             steps.append(f"Go on with {cell(name)}: its last step ({cell(last.description)}) was still a gain.")

@@ -21,7 +21,7 @@ from autoresearch_ci.early_stop import Watch
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.experiment import Direction, Experiment, History, Status
 from autoresearch_ci.journal import Journal
-from autoresearch_ci.proposers.knobs import find_knobs
+from autoresearch_ci.knobs import find_knobs
 from autoresearch_ci.report import pull_request
 from autoresearch_ci.report.chart import chart
 from autoresearch_ci.report.markdown import cell

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoresearch_ci.experiment import Category
-from autoresearch_ci.proposers.knob_rules import Kind
-from autoresearch_ci.proposers.knobs import Knob, Value, find_knobs, halve_batch, set_knobs
+from autoresearch_ci.knobs import Knob, Value, find_knobs, halve_batch, set_knobs
+from autoresearch_ci.knobs.rules import Kind
 
 KARPATHY = '''\
 """Pretraining, in the manner of karpathy/autoresearch — é."""

@@ -27,7 +27,7 @@ def test_wishes_come_first_and_in_order() -> None:
     assert proposals[0] is not None
     assert "WIDTH = 128" in proposals[0].script
     assert proposals[0].proposer == "queue"
-    assert proposals[0].parameters == {"knob": "WIDTH", "from": 64, "to": 128}
+    assert proposals[0].parameters == {"from WIDTH": 64, "to WIDTH": 128}
 
 
 def test_alone_it_ends_with_its_last_wish() -> None:

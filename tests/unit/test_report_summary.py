@@ -69,7 +69,7 @@ def test_three_to_five_next_steps_always() -> None:
 
 def test_next_steps_come_from_what_was_found() -> None:
     """A knob whose last step paid, near misses, categories not tried, crashes and small gains are each named."""
-    paid = experiment(1, 0.9, KEEP, parameters={"knob": "LR", "from": 0.1, "to": 0.2}, description="LR 0.1 → 0.2")
+    paid = experiment(1, 0.9, KEEP, parameters={"from LR": 0.1, "to LR": 0.2}, description="LR 0.1 → 0.2")
     near = experiment(2, 0.9001, DISCARD, description="WIDTH 64 → 128")
     oom = experiment(3, None, CRASH, verdict=Verdict(status=CRASH, reason="out of memory: killed"))
     found = "\n".join(steps(with_experiments(SOME.experiments[0], paid, near, oom)))

@@ -21,7 +21,7 @@ from autoresearch_ci.experiment import (
     Status,
     Verdict,
 )
-from autoresearch_ci.proposers.knobs import Knob, find_knobs
+from autoresearch_ci.knobs import Knob, find_knobs, from_parameters
 from autoresearch_ci.proposers.search import SearchProposer
 from autoresearch_ci.source import fingerprint
 
@@ -126,7 +126,7 @@ def test_one_change() -> None:
     assert proposal.description == "MATRIX_LR 0.04 → 0.08"
     assert proposal.script == SCRIPT.replace("0.04", "0.08")
     assert proposal.category is Category.OPTIMIZER
-    assert proposal.parameters == {"knob": "MATRIX_LR", "from": 0.04, "to": 0.08}
+    assert proposal.parameters == {"from MATRIX_LR": 0.04, "to MATRIX_LR": 0.08}
     assert proposal.rationale
 
 
@@ -146,7 +146,8 @@ def test_onward() -> None:
 def test_leaves_what_fails() -> None:
     """When nothing pays, every knob has been tried before long."""
     loop = Loop(train=lambda _: 1.0)
-    tried = {proposal.parameters["knob"] for proposal in loop.run(SearchProposer(Direction.MINIMIZE), 20)}
+    proposals = loop.run(SearchProposer(Direction.MINIMIZE), 20)
+    tried = {name for proposal in proposals for name in from_parameters(proposal.parameters)}
     assert tried == {knob.name for knob in find_knobs(SCRIPT)}
 
 
@@ -216,10 +217,10 @@ def test_scope() -> None:
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"knob": "MATRIX_LR", "from": "x", "to": float("inf")},
-        {"knob": "MATRIX_LR", "from": 0.2, "to": 0.3},
-        {"knob": "USE_ROPE", "from": 3, "to": 7},
-        {"knob": "gone", "from": 1, "to": 2},
+        {"from MATRIX_LR": "x", "to MATRIX_LR": float("inf")},
+        {"from MATRIX_LR": 0.2, "to MATRIX_LR": 0.3},
+        {"from USE_ROPE": 3, "to USE_ROPE": 7},
+        {"from gone": 1, "to gone": 2},
         {"knob": 5, "from": 1, "to": 2},
         {"model": "an LLM"},
     ],

@@ -14,8 +14,8 @@ import libcst as cst
 from libcst.metadata import ByteSpanPositionProvider
 
 from autoresearch_ci.experiment import Category
-from autoresearch_ci.proposers.knob import Knob, Site
-from autoresearch_ci.proposers.knob_rules import (
+from autoresearch_ci.knobs.knob import Knob, Site
+from autoresearch_ci.knobs.rules import (
     FUNCTIONS,
     MODULES,
     OPTIMIZER_ARGUMENTS,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from autoresearch_ci.experiment import Category
-from autoresearch_ci.proposers.knob_rules import Kind
+from autoresearch_ci.knobs.rules import Kind
 
 Value = bool | int | float | str
 Scope = Literal["all", "architecture", "hyperparameters", "optimizer"]

@@ -14,11 +14,22 @@ from dataclasses import replace
 import libcst as cst
 from libcst.metadata import MetadataWrapper
 
-from autoresearch_ci.proposers.knob import Knob, Scope, Value, render
-from autoresearch_ci.proposers.knob_finder import Finder
-from autoresearch_ci.proposers.knob_rules import Kind, snake_case
+from autoresearch_ci.experiment import Scalar
+from autoresearch_ci.knobs.finder import Finder
+from autoresearch_ci.knobs.knob import Knob, Scope, Value, render
+from autoresearch_ci.knobs.rules import Kind, snake_case
 
-__all__ = ["Knob", "Scope", "Value", "find_knobs", "halve_batch", "set_knobs"]
+__all__ = [
+    "Knob",
+    "Scope",
+    "Value",
+    "as_parameters",
+    "find_knobs",
+    "from_parameters",
+    "halve_batch",
+    "moved_knobs",
+    "set_knobs",
+]
 
 
 def find_knobs(script: str) -> tuple[Knob, ...]:
@@ -60,6 +71,32 @@ def set_knobs(script: str, values: Mapping[str, Value], knobs: Sequence[Knob] | 
         position = end
     parts.append(data[position:])
     return script[: len(script) - len(text)] + b"".join(parts).decode()
+
+
+def moved_knobs(before: str, after: str) -> dict[str, tuple[Value, Value]]:
+    """The knobs that both scripts have and whose values differ: name → (value before, value after)."""
+    old = {knob.name: knob for knob in find_knobs(before)}
+    pairs = ((knob, old[knob.name]) for knob in find_knobs(after) if knob.name in old)
+    return {new.name: (was.value, new.value) for new, was in pairs if new.value != was.value}
+
+
+def as_parameters(moves: Mapping[str, tuple[Value, Value]]) -> dict[str, Scalar]:
+    """How moved knobs stand in a proposal's parameters: `from NAME` and `to NAME`."""
+    return {
+        f"{word} {name}": value
+        for name, pair in moves.items()
+        for word, value in zip(("from", "to"), pair, strict=True)
+    }
+
+
+def from_parameters(parameters: Mapping[str, Scalar]) -> dict[str, tuple[Value, Value]]:
+    """The moved knobs that parameters tell of: name → (value before, value after). What is not of that form is left out."""
+    found: dict[str, tuple[Value, Value]] = {}
+    for key, before in parameters.items():
+        after = parameters.get(f"to {key.removeprefix('from ')}")
+        if key.startswith("from ") and before is not None and after is not None:
+            found[key.removeprefix("from ")] = (before, after)
+    return found
 
 
 def halve_batch(script: str) -> str | None:
