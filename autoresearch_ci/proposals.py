@@ -12,7 +12,7 @@ from autoresearch_ci.errors import ProposerError
 from autoresearch_ci.experiment import NEAR_MISS, Experiment, History, Proposal, Usage
 from autoresearch_ci.judge import near_miss
 from autoresearch_ci.knobs import Scope
-from autoresearch_ci.runs import Workspace
+from autoresearch_ci.runs import Interrupt, Workspace
 
 NOTHING: Final = Usage()
 MAX_REFUSALS: Final = 20  # proposals refused in a row before the proposer counts as failed
@@ -40,6 +40,12 @@ class Proposer(Protocol):
 
         Raises Declined when there is none now, and ProposerError when there will never be one.
         """
+
+
+class Repair(Protocol):
+    """Mends a proposal, a change of `script`, whose run crashed for `reason` and ended with `log`. Declined when it cannot."""
+
+    def __call__(self, script: str, proposal: Proposal, reason: str, log: str, /) -> Proposal: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,16 +82,21 @@ class Gate:
 
 @dataclass(slots=True, kw_only=True)
 class Proposals:
-    """The proposals of one session. `relieve` halves a script's device batch, None when it has none."""
+    """The proposals of one session.
+
+    `relieve` halves a script's device batch, None when it has none. `repair`: what mends a proposal that crashed, if anything.
+    """
 
     proposer: Proposer
     gate: Gate
     relieve: Callable[[str], str | None]
     workspace: Workspace
     console: Console
+    interrupt: Interrupt
+    repair: Repair | None = None
 
     def following(self, history: History) -> Proposal | None:
-        """A proposal that parses and was never tried; None when nothing is left.
+        """A proposal that may be run and never was; None when nothing is left, and when a person wants to stop.
 
         With nothing new to try there is time for what looked better but was not sure. ProposerError after MAX_REFUSALS
         useless proposals in a row.
@@ -100,11 +111,13 @@ class Proposals:
                 proposal = self.proposer.propose(replace(history, rechecks=()), script)  # blind to the holdout
             except Declined as no:
                 usage, notes, declined = usage + no.usage, (*notes, *no.notes), declined + 1
+                if self.interrupt.requested():
+                    return None
                 self.console.info(f"no proposal: {no.reason}")
                 if declined == MAX_DECLINED:
                     raise ProposerError(
                         f"no proposal in {declined} tries, the last because {no.reason}",
-                        hint="see the notes above; `proposer: search` needs no model",
+                        hint="`proposer: search` needs no model",
                     ) from no
                 continue
             if proposal is None:
@@ -112,9 +125,10 @@ class Proposals:
             usage, notes = usage + proposal.usage, (*notes, *proposal.notes)
             refusal = self.gate.refusal(proposal.script, script)
             if not refusal:
+                for note in notes:
+                    self.console.info(note)
                 return replace(proposal, usage=usage, notes=notes)
             notes = (*notes, f"refused `{proposal.description}` of {proposal.proposer}: {refusal}")
-            self.console.info(notes[-1])
         raise ProposerError(
             f"{MAX_REFUSALS} proposals in a row were refused, the last because {refusal}",
             hint="widen `scope`, or try another `proposer`",
@@ -126,6 +140,15 @@ class Proposals:
         if script is None or self.gate.tried(script):
             return None
         return replace(proposal, script=script, description=f"{proposal.description} (half the device batch)")
+
+    def mended(self, script: str, proposal: Proposal, reason: str, log: str) -> Proposal:
+        """The proposal without the mistake it crashed of; with the same script when nobody could mend it."""
+        if self.repair is None:
+            return proposal
+        try:
+            return self.repair(script, proposal, reason, log)
+        except Declined as no:
+            return replace(proposal, usage=proposal.usage + no.usage, notes=(*proposal.notes, *no.notes))
 
     def _near_miss(self, history: History, incumbent: Experiment) -> Proposal | None:
         """What looked better than the incumbent but was not sure: once more, by fresh runs alone."""

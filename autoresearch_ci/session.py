@@ -24,7 +24,7 @@ from autoresearch_ci.experiment import (
 )
 from autoresearch_ci.judge import Rule, RunAgain, judge, out_of_memory
 from autoresearch_ci.noise import Readings
-from autoresearch_ci.proposals import Gate, Proposals, Proposer
+from autoresearch_ci.proposals import Gate, Proposals, Proposer, Repair
 from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.runs import SEED, SEEDS_PER_EXPERIMENT, Runs
 from autoresearch_ci.stopping import Limits, reason_to_stop
@@ -40,7 +40,8 @@ class Loop:
 
     `baseline_runs`: how often the baseline is run; once means that nothing is ever run twice. `reserved_runs`: what the end of a
     session that kept something has to measure, and what time is kept free for. `hidden`: a number of the log that no proposer
-    may see. `max_jump`: a gain above it is flagged; None: what is usual in the session says which.
+    may see. `repair_attempts`: how often `repair` may mend one proposal that crashed. `max_jump`: a gain above it is flagged;
+    None: what is usual in the session says which.
     """
 
     runs: Runs
@@ -51,6 +52,8 @@ class Loop:
     report_every: int
     relieve: Callable[[str], str | None]
     gate: Gate = field(default_factory=Gate)
+    repair: Repair | None = None
+    repair_attempts: int = 0
     began: dt.datetime
     reserved_runs: int = 0
     hidden: str = ""
@@ -75,6 +78,8 @@ class Loop:
             relieve=self.relieve,
             workspace=self.runs.workspace,
             console=self.runs.console,
+            interrupt=self.runs.interrupt,
+            repair=self.repair,
         )
         self._table = results.write(history)
         for experiment in history.experiments:
@@ -87,7 +92,7 @@ class Loop:
         while not self.runs.interrupt.requested() and not (reason := self._reason_to_stop(history)):
             proposal = self._proposals.following(history)
             if proposal is None:
-                reason = NOTHING_LEFT
+                reason = "" if self.runs.interrupt.requested() else NOTHING_LEFT
                 break
             experiment_or_none = self._experiment(history, proposal)
             if experiment_or_none is not None:
@@ -137,6 +142,13 @@ class Loop:
                 proposal = smaller
                 commit = self._commit(history, proposal, number)
                 measurements += self._run(history, number, commit, proposal, measurements, 0)
+            for _ in range(self.repair_attempts):
+                mended = self._mended(history, incumbent, proposal, measurements[-1])
+                again, proposal = mended.script != proposal.script, mended
+                if not again:
+                    break
+                commit = self._commit(history, proposal, number)
+                measurements += self._run(history, number, commit, proposal, measurements, 0)
             while True:
                 if measurements[-1].run.ending is Ending.INTERRUPTED:
                     return None
@@ -150,6 +162,17 @@ class Loop:
                 turn = sum(m.commit == whose and not m.disturbed for m in measurements)
                 measurements += self._run(history, number, whose, proposal, measurements, turn)
         return self._as_experiment(number, proposal, measurements, incumbent.commit, started, verdict)
+
+    def _mended(
+        self, history: History, incumbent: Experiment, proposal: Proposal, measurement: Measurement
+    ) -> Proposal:
+        """The proposal after a crash by a plain mistake: one that ended by itself, and not for want of memory."""
+        reason = self._crash_reason(history, measurement)
+        if not reason or measurement.run.ending is not Ending.EXITED or out_of_memory(measurement):
+            return proposal
+        self.runs.console.info(f"crashed ({reason}): its author may mend it")
+        log = self.runs.journal.read_log(measurement.log, SHOWN_LOG)
+        return self._proposals.mended(self.runs.workspace.script(incumbent.commit), proposal, reason, log)
 
     def _verdict(
         self, history: History, incumbent: Experiment, proposal: Proposal, measurements: list[Measurement], commit: str

@@ -107,6 +107,8 @@ class LLMProposer:
                     raise Unusable("the answer was cut off at its limit: be shorter, with small search/replace blocks")
                 suggestion = read_answer(answer.text, text, self.prompts.script_name)
                 problem = self.gate.refusal(suggestion.script, script)
+                if text != script and not problem:  # what crashed, once more
+                    problem = self.gate.refusal(suggestion.script, text)
             except Unusable as error:
                 problem = str(error)
             if not problem:

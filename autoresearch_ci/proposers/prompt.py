@@ -117,9 +117,8 @@ class Prompts:
             parts.append("Values stay within: " + "; ".join(clean(line, 120) for line in self.vary))
         parts.append(f"# Directions\n{DIRECTIONS}")
         if form is not None:
-            parts.append(
-                f"# How to answer\nThree plain lines, without anything before them:\n\n{FIELDS}\n\n{BLOCKS if form == 'blocks' else WHOLE}"
-            )
+            answer = f"{FIELDS}\n\n{BLOCKS if form == 'blocks' else WHOLE}"
+            parts.append(f"# How to answer\nThree plain lines, without anything before them:\n\n{answer}")
         if self.platform:
             parts.append("# Machine\n" + "\n".join(f"- {clean(line, 200)}" for line in self.platform))
         if self.readme.strip():
