@@ -13,9 +13,10 @@ from typing import Any
 from autoresearch_ci import journal, results
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.errors import SettingsError
-from autoresearch_ci.experiment import Direction, History
+from autoresearch_ci.experiment import Direction, History, Usage
 from autoresearch_ci.report.chart import CHART_FILE, chart
 from autoresearch_ci.report.progress import progress_report
+from autoresearch_ci.report.proposers import by_category, by_proposer
 from autoresearch_ci.report.summary import summary
 from autoresearch_ci.report.table import FORMATS, table
 
@@ -106,6 +107,7 @@ def show_status(call: Call, *, as_json: bool) -> None:
     now = dt.datetime.now(dt.UTC)
     if as_json:
         best = history.best
+        used = sum((e.usage for e in history.experiments), Usage())
         data = {
             "tag": history.session.tag,
             "branch": history.session.branch,
@@ -114,6 +116,13 @@ def show_status(call: Call, *, as_json: bool) -> None:
             "kept": len(history.kept),
             "baseline": history.baseline.metric if history.baseline else None,
             "best": best.metric if best else None,
+            "usage": {"calls": used.calls, "tokens": used.tokens, "cost": used.cost},
+            "proposers": {
+                name: {"experiments": int(n), "kept": int(kept)} for name, n, kept, *_ in by_proposer(history)
+            },
+            "categories": {
+                name: {"experiments": int(n), "kept": int(kept)} for name, n, kept, *_ in by_category(history)
+            },
             "ended": history.ended,
             "running": running,
         }

@@ -7,6 +7,7 @@ from typing import Final
 
 from autoresearch_ci.experiment import History, Status
 from autoresearch_ci.report.markdown import cell, duration, number
+from autoresearch_ci.report.proposers import by_category, by_proposer, shares, spending
 from autoresearch_ci.report.trust import noise_text, trust
 
 RECENT: Final = 5
@@ -29,6 +30,10 @@ def progress_report(history: History, *, now: dt.datetime) -> str:
     if (found := trust(history)) is not None:
         repeats = f"{found.spent.repeats} of {found.spent.runs} runs were repeats"
         lines.append(f"**Noise of one reading:** {noise_text(history, found.noise)} · {repeats}")
+    if proposers := by_proposer(history):
+        lines.append(f"**Kept by proposer:** {shares(proposers)} · **by category:** {shares(by_category(history))}")
+    if spent := spending(history):
+        lines.append(f"**Models:** {spent}")
     lines.append("")
     lines += [
         f"**Recent results (last {RECENT}):**",

@@ -15,6 +15,7 @@ from autoresearch_ci.report.chart import headline, percent
 from autoresearch_ci.report.commands import MAX_NAME, merge_commands, reproduce_commands, show_command
 from autoresearch_ci.report.markdown import NO_VALUE, cell, clean, code, details, duration, number, table
 from autoresearch_ci.report.mermaid import mermaid
+from autoresearch_ci.report.proposers import HEADINGS, by_category, by_proposer, shares, spending
 from autoresearch_ci.report.review import NO_TRIPWIRES, WARNING, look_first, measured_by, suspects, wall
 from autoresearch_ci.report.trust import DOUBT, Trust, best_single, evidence_text, facts, gain_text, trust
 from autoresearch_ci.tripwires import Tripwire
@@ -25,6 +26,7 @@ SUSPECT_CHARACTERS: Final = 12_000
 MAX_REASONS: Final = 8  # of one commit, to look at first
 FAILED_CHARACTERS: Final = 6_000
 SETTINGS_CHARACTERS: Final = 6_000
+PROPOSERS_CHARACTERS: Final = 2_000
 MAX_TITLE: Final = 200
 MAX_SENTENCE: Final = 800  # of our own sentences about how sure it is, which bound what they quote
 TOP_REASONS: Final = 3
@@ -102,6 +104,7 @@ def body(
         *_kept(history, files, diffs, {each.experiment.commit for each in odd}, left),
         *_failed(history, files),
         *_measured(history, found, diffs),
+        *_proposers(history, where),
         *_reproduce(session),
         *_merge(session, base),
         *details("Settings", _rows(("Setting", "Value"), session.settings.items(), SETTINGS_CHARACTERS)),
@@ -285,6 +288,28 @@ def _measured(history: History, found: Trust | None, diffs: Mapping[str, str]) -
             f"{small} of {len(made)} kept changes gained less than {100 * SMALL_GAIN:g} %: read these with care."
         )
     return [*lines, ""]
+
+
+def _proposers(history: History, where: str) -> list[str]:
+    """Who proposed, how much of it was kept, and what models cost."""
+    proposers = by_proposer(history)
+    if not proposers:
+        return []
+    spent = spending(history)
+    said = [f"Models: {spent}.", ""] if spent else []
+    tables = [
+        *table(
+            ("Proposer", *HEADINGS), ([cell(value) for value in row] for row in proposers), PROPOSERS_CHARACTERS, where
+        ),
+        "",
+        *table(
+            ("Category", *HEADINGS),
+            ([cell(value) for value in row] for row in by_category(history)),
+            PROPOSERS_CHARACTERS,
+            where,
+        ),
+    ]
+    return details(f"Proposers: {shares(proposers)} kept", [*said, *tables])
 
 
 def _reproduce(session: Session) -> list[str]:

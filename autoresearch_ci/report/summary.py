@@ -13,6 +13,7 @@ from autoresearch_ci.knobs import from_parameters
 from autoresearch_ci.report import again
 from autoresearch_ci.report.markdown import NO_VALUE, cell, number
 from autoresearch_ci.report.progress import change
+from autoresearch_ci.report.proposers import HEADINGS, by_category, by_proposer, spending
 from autoresearch_ci.report.review import NO_TRIPWIRES, look_first, measured_by, suspects, wall
 from autoresearch_ci.report.trust import (
     KEEP_HEADINGS,
@@ -62,7 +63,8 @@ def summary(history: History, *, tripwires: Mapping[str, Sequence[Tripwire]] = N
     lines += look_first(
         history, odd, lambda e: cell(e.label), characters=ODD_CHARACTERS, most=MAX_ROWS, where="the diffs themselves"
     )
-    lines += [*_improvements(history), "", *_failures(history), "", *_next_steps(history, found)]
+    lines += [*_improvements(history), "", *_failures(history), ""]
+    lines += [*_proposers(history), *_next_steps(history, found)]
     return "\n".join(lines) + "\n"
 
 
@@ -160,6 +162,17 @@ def _failures(history: History) -> list[str]:
         shown = f"{experiment.status.value}: {cell(outcome)}" if outcome else experiment.status.value
         lines.append(f"| {experiment.category.value} | {cell(experiment.description)} | {shown} |")
     return lines + _and_more(len(failed))
+
+
+def _proposers(history: History) -> list[str]:
+    """Who proposed, and what it cost; nothing of a bare table, which does not say."""
+    rows = by_proposer(history)
+    if not rows:
+        return []
+    spent = spending(history)
+    lines = ["## Proposers", "", f"Models: {spent}." if spent else "No model was asked."]
+    lines += _table("Kept by proposer", ("Proposer", *HEADINGS), rows)
+    return [*lines, *_table("Kept by category", ("Category", *HEADINGS), by_category(history)), ""]
 
 
 def _and_more(count: int) -> list[str]:
