@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -51,21 +52,20 @@ class Script:
 
 
 def proposer(
-    *answers: str | Answer | ModelFailed, gate: Gate | None = None, **values: object
+    *answers: str | Answer | ModelFailed, gate: Gate | None = None, budget: Budget | None = None, **values: Any
 ) -> tuple[LLMProposer, Script]:
     model = Script(list(answers))
     prompts = Prompts(
         script_name="train.py", metric="val_bpb", direction=Direction.MINIMIZE, time_budget_s=60, scope="all",
         tokens=8000, log=lambda _: "",
     )  # fmt: skip
-    budget = values.pop("budget", Budget())
     made = LLMProposer(
         model=model,
         name=str(values.pop("name", "big")),
         gate=gate or Gate(),
-        budget=budget,
+        budget=budget or Budget(),
         prompts=prompts,
-        **values,  # type: ignore[arg-type]
+        **values,
     )
     return made, model
 
@@ -163,7 +163,7 @@ def test_the_last_try_may_be_the_whole_file() -> None:
         ({"name": "gpt-6", "edit_format": "whole"}, "whole"),
     ],
 )
-def test_the_form_of_the_answer(values: dict[str, object], form: str) -> None:
+def test_the_form_of_the_answer(values: dict[str, Any], form: str) -> None:
     """Weak and local models write short files whole, the others blocks, unless a person says so."""
     llm, model = proposer(GOOD, **values)
     llm.propose(HISTORY, SCRIPT)

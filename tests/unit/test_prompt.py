@@ -51,7 +51,7 @@ def test_what_was_tried() -> None:
         measurements=(measurement("c", None),),
     )
     rows = [(1.0, KEEP), (0.9, KEEP), (0.995, DISCARD), (None, CRASH), *[(40.0 - n, DISCARD) for n in range(30)]]
-    made = history(*rows)  # type: ignore[arg-type]
+    made = history(*rows)
     made = replace(made, experiments=(*made.experiments[:2], near, crashed, *made.experiments[4:]))
     text = prompts().task(made, SCRIPT, COURSE, form="blocks")
     for heading in ("# Kept", "# Looked better", "# The last experiments", "# Dead ends", "# Crashed"):
@@ -106,7 +106,7 @@ def test_a_script_that_is_too_long() -> None:
 def test_never_longer_than_allowed(tokens: int, experiments: int, read_only: int) -> None:
     """However much was tried and however long the files are, a prompt keeps to its limit."""
     rows = [(1.0, KEEP), *[((0.5, KEEP), (2.0, DISCARD), (None, CRASH))[n % 3] for n in range(experiments)]]
-    made = history(*rows)  # type: ignore[arg-type]
+    made = history(*rows)
     long = prompts(tokens=tokens, read_only={"a.py": "x" * read_only, "b.py": "y" * read_only}, readme="r" * read_only)
     text = long.system("blocks") + long.task(made, SCRIPT, COURSE, form="blocks")
     assert len(text) <= tokens * CHARACTERS_A_TOKEN + 100
