@@ -13,6 +13,8 @@ from autoresearch_ci.experiment import NEAR_MISS, Experiment, History, Proposal,
 from autoresearch_ci.judge import near_miss
 from autoresearch_ci.knobs import Scope
 from autoresearch_ci.runs import Interrupt, Workspace
+from autoresearch_ci.scope import Range, held, out_of_range, outside
+from autoresearch_ci.sketches import left_out
 
 NOTHING: Final = Usage()
 MAX_REFUSALS: Final = 20  # proposals refused in a row before the proposer counts as failed
@@ -53,11 +55,13 @@ class Gate:
     """What a text must be before time is spent on it. One for a session: whoever proposes can ask it first.
 
     `scope`: the setting. `classify`: what names belong to, where a person says so. `hold`: names that stay as they are.
+    `vary`: what the knobs with these names may be.
     """
 
     scope: Scope = "all"
     classify: Mapping[str, str] = field(default_factory=dict)
     hold: tuple[str, ...] = ()
+    vary: Mapping[str, Range] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
 
     def remember(self, experiment: Experiment) -> None:
@@ -77,7 +81,14 @@ class Gate:
             return f"it does not parse ({error})"
         if fingerprint == source.fingerprint(script):
             return "it changes nothing"
-        return "it was tried before" if fingerprint in self._tried else ""
+        if fingerprint in self._tried:
+            return "it was tried before"
+        return (
+            left_out(text, script)
+            or outside(script, text, self.scope, self.classify)
+            or held(script, text, self.hold)
+            or out_of_range(text, self.vary)
+        )
 
 
 @dataclass(slots=True, kw_only=True)

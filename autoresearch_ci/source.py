@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 # Fields that never change what a program does: load/store context, the `u` of `u"…"`, type comments.
 _SILENT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+MAX_ARITHMETIC = 50  # nodes of one literal
 _LAYOUT = frozenset(
     {
         tokenize.COMMENT,
@@ -32,8 +33,13 @@ def fingerprint(script: str) -> str:
     The same on every Python that parses the script, because a session may be resumed on another machine. ValueError,
     with the place, when the script is not Python.
     """
+    return node_fingerprint(parse(script))
+
+
+def node_fingerprint(node: ast.AST) -> str:
+    """The same, of a part of a syntax tree."""
     digest = hashlib.sha256()
-    for word in _words(_parse(script)):
+    for word, _ in words(node):
         digest.update(word.encode())
     return digest.hexdigest()
 
@@ -44,7 +50,7 @@ def code_lines(script: str) -> int:
     Never raises: of a text that is not Python, the lines that are neither blank nor a comment are counted.
     """
     try:
-        docstrings = _docstring_lines(_parse(script))
+        docstrings = _docstring_lines(parse(script))
         lines: set[int] = set()
         for token in tokenize.generate_tokens(io.StringIO(script.removeprefix("\ufeff"), newline=None).readline):
             if token.type in _LAYOUT:
@@ -58,7 +64,7 @@ def code_lines(script: str) -> int:
         return sum(1 for line in script.splitlines() if line.strip() and not line.lstrip().startswith("#"))
 
 
-def _parse(script: str) -> ast.Module:
+def parse(script: str) -> ast.Module:
     """The syntax tree, or ValueError: also for NUL, lone surrogates, and nesting deeper than the parser goes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an invalid escape in somebody's script is not our message
@@ -70,15 +76,21 @@ def _parse(script: str) -> ast.Module:
             raise ValueError("nested too deeply to be parsed") from error
 
 
-def _words(tree: ast.Module) -> Iterator[str]:
-    """The tree in prefix order, each item with its length, so that two different trees never give the same words.
+def words(tree: ast.AST, *, blank: bool = False) -> Iterator[tuple[str, int]]:
+    """The tree in prefix order, each item with its length, so that two different trees never give the same words; and the line
+    that each stands on. `blank`: every literal is the same, whatever its value; so is one written as `-1` or `2**10`.
 
     Not `ast.dump`: its text changes between Python versions (empty fields), and it recurses.
     """
     stack: list[object] = [tree]
+    line = 1
     while stack:
         item = stack.pop()
         if isinstance(item, ast.AST):
+            line = getattr(item, "lineno", line)
+            if blank and _is_literal(item):
+                yield "literal", line
+                continue
             docstring = _docstring(item)
             fields: list[tuple[str, object]] = []
             for name in item._fields:
@@ -87,15 +99,32 @@ def _words(tree: ast.Module) -> Iterator[str]:
                     value = value[1:] if isinstance(value, list) else value
                 if name not in _SILENT and value is not None and value != []:
                     fields.append((name, value))
-            yield f"{type(item).__name__}({','.join(name for name, _ in fields)})"
+            yield f"{type(item).__name__}({','.join(name for name, _ in fields)})", line
             stack.extend(value for _, value in reversed(fields))
         elif isinstance(item, list):
-            yield f"[{len(item)}]"
+            yield f"[{len(item)}]", line
             stack.extend(reversed(item))
         elif isinstance(item, int):
-            yield f"{type(item).__name__}:{item:x};"  # decimal digits of a very long integer are refused by Python
+            yield (
+                f"{type(item).__name__}:{item:x};",
+                line,
+            )  # decimal digits of a very long integer are refused by Python
         else:
-            yield f"{type(item).__name__}:{item!a};"
+            yield f"{type(item).__name__}:{item!a};", line
+
+
+def _is_literal(node: ast.AST) -> bool:
+    """A constant, also with a sign, or arithmetic of constants; bounded, for a text may be nested without end."""
+    stack, steps = [node], 0
+    while stack and steps < MAX_ARITHMETIC:
+        item, steps = stack.pop(), steps + 1
+        if isinstance(item, ast.UnaryOp):
+            stack.append(item.operand)
+        elif isinstance(item, ast.BinOp):
+            stack += [item.left, item.right]
+        elif not isinstance(item, ast.Constant):
+            return False
+    return not stack
 
 
 def _docstring(node: ast.AST) -> ast.Expr | None:

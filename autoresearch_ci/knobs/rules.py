@@ -46,13 +46,13 @@ class Rule:
     least: float = 0.0
 
 
-def _words(pattern: str) -> re.Pattern[str]:
+def whole_words(pattern: str) -> re.Pattern[str]:
     """Whole words of a snake-case name."""
     return re.compile(rf"(?:^|_)(?:{pattern})\d*(?:_|$)")
 
 
 # Changing one of these changes the measurement, the data or the machine, not the training: never a knob.
-FORBIDDEN = _words(
+FORBIDDEN = whole_words(
     "seed|path|dir|dirs|directory|folder|file|filename|url|uri|device|dtype|budget|time|timeout|seconds|minutes|log|logs|"
     "logging|print|verbose|eval|evaluate|evaluation|val|valid|validate|validation|test|testing|interval|every|freq|"
     "frequency|vocab|version|port|host|world|worker|workers|id|ids|idx|index|name|project|run|wandb|tensorboard|tokenizer|"
@@ -60,7 +60,7 @@ FORBIDDEN = _words(
     "profile|bos|eos|pad|ignore|classes|cuda|mps|gpu|gpus|cpu|threads|flops|peak|mfu|metric|dry|ema_beta|export|plot|report|demo"
 )
 # Not a knob either, unless a rule below knows the whole name: `max_steps` is a budget, `warmup_steps` is not.
-DOUBTFUL = _words(
+DOUBTFUL = whole_words(
     "step|steps|epoch|epochs|iter|iters|iterations|train|data|dataset|sample|samples|example|examples|token|tokens|corpus|"
     "split|mean|std|img|image|pixels|kernel|stride|padding|dilation|groups|features|labels|num_labels|patience|target|params|"
     "memory|queue|prefetch|shard|shards|buffer|year|count|total|best|start|end|offset|shuffle|only|always|never|enable|h100"
@@ -68,24 +68,28 @@ DOUBTFUL = _words(
 
 _OPTIMIZER, _TRAINING, _ARCHITECTURE = Category.OPTIMIZER, Category.TRAINING, Category.ARCHITECTURE
 RULES = (
-    Rule(_words("label_smoothing"), Kind.UNIT, _TRAINING, 4, high=0.4),
+    Rule(whole_words("label_smoothing"), Kind.UNIT, _TRAINING, 4, high=0.4),
     Rule(
-        _words("dropout|drop_path|drop_rate|drop_prob|dropout_p|droppath|survival_prob"),
+        whole_words("dropout|drop_path|drop_rate|drop_prob|dropout_p|droppath|survival_prob"),
         Kind.UNIT,
         _TRAINING,
         2,
         high=0.6,
     ),
     Rule(
-        _words("(?:warmup|warmdown|cooldown|decay|lr|pct|final)_(?:ratio|frac|fraction|pct|start|share)|pct_start"),
+        whole_words(
+            "(?:warmup|warmdown|cooldown|decay|lr|pct|final)_(?:ratio|frac|fraction|pct|start|share)|pct_start"
+        ),
         Kind.UNIT,
         _OPTIMIZER,
         2,
         high=1.0,
     ),
-    Rule(_words("min_lr|final_lr|lr_min|eta_min|end_lr"), Kind.LOG, _OPTIMIZER, 4, 1e-8, 1, typical=1e-5, zero=True),
     Rule(
-        _words("(?:warmup|warmdown|cooldown|decay)_(?:steps|iters|iterations|epochs)|warmup|lr_decay_iters"),
+        whole_words("min_lr|final_lr|lr_min|eta_min|end_lr"), Kind.LOG, _OPTIMIZER, 4, 1e-8, 1, typical=1e-5, zero=True
+    ),
+    Rule(
+        whole_words("(?:warmup|warmdown|cooldown|decay)_(?:steps|iters|iterations|epochs)|warmup|lr_decay_iters"),
         None,
         _OPTIMIZER,
         3,
@@ -93,12 +97,16 @@ RULES = (
         typical=30,
         zero=True,
     ),
-    Rule(_words("weight_decay|wd|l2|decoupled_decay"), Kind.LOG, _OPTIMIZER, 3, 1e-7, 3, typical=0.05, zero=True),
-    Rule(_words("lr|lrs|learning_rate|learningrate|max_lr|base_lr"), Kind.LOG, _OPTIMIZER, 0, 1e-7, 30, typical=1e-3),
-    Rule(_words("beta|beta1|beta2|momentum|ema|ema_decay|nesterov_momentum"), Kind.DECAY, _OPTIMIZER, 3, 0.5, 0.9999),
-    Rule(_words("gamma|lr_gamma|lr_decay"), Kind.UNIT, _OPTIMIZER, 3, 0.05, 1.0),
+    Rule(whole_words("weight_decay|wd|l2|decoupled_decay"), Kind.LOG, _OPTIMIZER, 3, 1e-7, 3, typical=0.05, zero=True),
     Rule(
-        _words("grad_clip|clip|clip_grad|max_norm|grad_norm|max_grad_norm|clip_norm|gradient_clip_val"),
+        whole_words("lr|lrs|learning_rate|learningrate|max_lr|base_lr"), Kind.LOG, _OPTIMIZER, 0, 1e-7, 30, typical=1e-3
+    ),
+    Rule(
+        whole_words("beta|beta1|beta2|momentum|ema|ema_decay|nesterov_momentum"), Kind.DECAY, _OPTIMIZER, 3, 0.5, 0.9999
+    ),
+    Rule(whole_words("gamma|lr_gamma|lr_decay"), Kind.UNIT, _OPTIMIZER, 3, 0.05, 1.0),
+    Rule(
+        whole_words("grad_clip|clip|clip_grad|max_norm|grad_norm|max_grad_norm|clip_norm|gradient_clip_val"),
         Kind.LOG,
         _OPTIMIZER,
         3,
@@ -106,34 +114,45 @@ RULES = (
         100,
         typical=1.0,
     ),
-    Rule(_words("eps|epsilon"), Kind.LOG, _OPTIMIZER, 6, 1e-15, 1e-2, typical=1e-8),
+    Rule(whole_words("eps|epsilon"), Kind.LOG, _OPTIMIZER, 6, 1e-15, 1e-2, typical=1e-8),
     Rule(
-        _words("(?:device|micro|per_device|per_gpu|local)_(?:train_)?batch(?:_size)?"), Kind.DOUBLING, _TRAINING, 5, 1
+        whole_words("(?:device|micro|per_device|per_gpu|local)_(?:train_)?batch(?:_size)?"),
+        Kind.DOUBLING,
+        _TRAINING,
+        5,
+        1,
     ),
     Rule(
-        _words("accum|accumulation|grad_accum|accumulate|accum_steps|accumulation_steps"),
+        whole_words("accum|accumulation|grad_accum|accumulate|accum_steps|accumulation_steps"),
         Kind.INTEGER,
         _TRAINING,
         3,
         1,
         1024,
     ),
-    Rule(_words("batch|batch_size|batchsize|bsz|total_batch_size|train_batch_size"), Kind.DOUBLING, _TRAINING, 1, 1),
     Rule(
-        _words("depth|layers|n_layer|n_layers|num_layers|num_hidden_layers|blocks|n_blocks"),
+        whole_words("batch|batch_size|batchsize|bsz|total_batch_size|train_batch_size"), Kind.DOUBLING, _TRAINING, 1, 1
+    ),
+    Rule(
+        whole_words("depth|layers|n_layer|n_layers|num_layers|num_hidden_layers|blocks|n_blocks"),
         Kind.INTEGER,
         _ARCHITECTURE,
         1,
         1,
         256,
     ),
-    Rule(_words("head_dim|head_size|dim_head"), Kind.DOUBLING, _ARCHITECTURE, 4, 8, 512),
+    Rule(whole_words("head_dim|head_size|dim_head"), Kind.DOUBLING, _ARCHITECTURE, 4, 8, 512),
     Rule(
-        _words("heads|head|n_head|n_heads|num_heads|nhead|n_kv_head|kv_heads"), Kind.DOUBLING, _ARCHITECTURE, 5, 1, 256
+        whole_words("heads|head|n_head|n_heads|num_heads|nhead|n_kv_head|kv_heads"),
+        Kind.DOUBLING,
+        _ARCHITECTURE,
+        5,
+        1,
+        256,
     ),
-    Rule(_words("aspect_ratio"), Kind.DOUBLING, _ARCHITECTURE, 1, 1),
+    Rule(whole_words("aspect_ratio"), Kind.DOUBLING, _ARCHITECTURE, 1, 1),
     Rule(
-        _words(
+        whole_words(
             "dim|dims|embd|embed|embedding|n_embd|d_model|dmodel|d_ff|dff|ffn|width|hidden|hidden_size|hidden_dim|units|"
             "channels|n_hidden|dim_feedforward|intermediate_size|embedding_dim|embed_dim|emsize|nhid"
         ),
@@ -144,16 +163,16 @@ RULES = (
         65_536,
         least=8,
     ),
-    Rule(_words("mlp_ratio|expansion|expand|mult|multiplier|ffn_mult|mlp_mult"), None, _ARCHITECTURE, 3, 0.25, 16),
+    Rule(whole_words("mlp_ratio|expansion|expand|mult|multiplier|ffn_mult|mlp_mult"), None, _ARCHITECTURE, 3, 0.25, 16),
     Rule(
-        _words("init_std|softcap|logit_cap|soft_cap|init_scale|rope_base|rope_theta|temperature"),
+        whole_words("init_std|softcap|logit_cap|soft_cap|init_scale|rope_base|rope_theta|temperature"),
         Kind.LOG,
         _ARCHITECTURE,
         4,
     ),
-    Rule(_words("ns_steps"), Kind.INTEGER, _OPTIMIZER, 5, 1, 12),
+    Rule(whole_words("ns_steps"), Kind.INTEGER, _OPTIMIZER, 5, 1, 12),
     Rule(
-        _words(
+        whole_words(
             "block_size|seq_len|seqlen|sequence_len|sequence_length|context|context_length|context_len|ctx|bptt|max_len"
         ),
         Kind.DOUBLING,
@@ -165,7 +184,7 @@ RULES = (
 )
 UNKNOWN_RANK = 7
 # Words that mark a module constant without a rule as part of the model.
-ARCHITECTURAL = _words(
+ARCHITECTURAL = whole_words(
     "attn|attention|norm|qk|tie|tied|bias|residual|rope|rotary|mlp|ffn|ratio|gate|skip|window|kv|conv"
 )
 
@@ -200,7 +219,9 @@ def unknown_rule(name: str) -> Rule | None:
     return Rule(DOUBTFUL, None, category, UNKNOWN_RANK)
 
 
-SHARE = _words("frac|fraction|ratio|prob|probability|share|rate|alpha|pct")  # a float up to 1 under these is a share
+SHARE = whole_words(
+    "frac|fraction|ratio|prob|probability|share|rate|alpha|pct"
+)  # a float up to 1 under these is a share
 
 # Positional arguments worth a name: callable → (index, name).
 POSITIONAL = {
@@ -226,9 +247,9 @@ STRINGS = {
     "norm": ("layernorm", "rmsnorm", "layer", "rms", "none", "pre", "post"),
 }
 STRING_NAMES = {
-    "activation": _words("activation|act|act_fn|hidden_act|activation_function|nonlinearity|activation_fn"),
-    "optimizer": _words("optimizer|optim|opt|optimizer_type"),
-    "schedule": _words("schedule|scheduler|lr_schedule|lr_scheduler|lr_scheduler_type|decay_type"),
-    "norm": _words("norm|norm_type|normalization"),
+    "activation": whole_words("activation|act|act_fn|hidden_act|activation_function|nonlinearity|activation_fn"),
+    "optimizer": whole_words("optimizer|optim|opt|optimizer_type"),
+    "schedule": whole_words("schedule|scheduler|lr_schedule|lr_scheduler|lr_scheduler_type|decay_type"),
+    "norm": whole_words("norm|norm_type|normalization"),
 }
 WINDOW_PATTERNS = ("L", "SL", "SSL", "SSSL", "SSLL", "SSSSSL")  # karpathy's train.py: S half, L full context

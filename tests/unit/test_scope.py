@@ -1,0 +1,303 @@
+"""What may change: by scope, by what a plan holds, and within what it varies. Each refusal names the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import autoresearch_ci
+from autoresearch_ci.experiment import Status
+from autoresearch_ci.knobs import Scope, find_knobs, set_knobs
+from autoresearch_ci.proposals import Gate
+from autoresearch_ci.scope import Range, held, out_of_range, outside
+from autoresearch_ci.sketches import left_out
+from autoresearch_ci.source import fingerprint
+from tests.unit.histories import experiment
+
+STARTER = (Path(autoresearch_ci.__file__).parent / "starter" / "train.py").read_text(encoding="utf-8")
+SCRIPT = """\
+import torch
+import torch.nn as nn
+
+LEARNING_RATE = 1e-3
+WIDTH = 64
+EPOCHS_SEEN = 0
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        return x + torch.relu(self.linear(x))
+
+
+class Trainer:
+    def prepare(self):
+        self.seen = 0
+
+
+class GPT(nn.Module):
+    def forward(self, x):
+        return x
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=LEARNING_RATE)
+
+
+def get_lr(step):
+    return LEARNING_RATE * min(1, step / 100)
+
+
+def load_data():
+    return torch.zeros(4, WIDTH)
+
+
+def main():
+    model = GPT()
+    optimizer = model.configure_optimizers()
+    for step in range(100):
+        loss = model(load_data()).mean()
+        for group in optimizer.param_groups:
+            group["lr"] = get_lr(step)
+        optimizer.step()
+    print("val_bpb:", loss.item())
+
+
+main()
+"""
+
+
+def check(old: str, new: str, scope: Scope, **classify: str) -> str:
+    assert old in SCRIPT
+    return outside(SCRIPT, SCRIPT.replace(old, new, 1), scope, classify)
+
+
+OPTIMIZER_CHANGES = [
+    ("LEARNING_RATE = 1e-3", "LEARNING_RATE = 2e-3"),
+    ("step / 100", "step / 50 if step else 0"),
+    ("torch.optim.AdamW", "torch.optim.NAdam"),
+    (
+        "        optimizer.step()\n",
+        "        torch.nn.utils.clip_grad_norm_(optimizer.param_groups, 1.0)\n        optimizer.step()\n",
+    ),
+    ("def load_data", "class Lion(torch.optim.Optimizer):\n    pass\n\n\ndef load_data"),
+    ('group["lr"] = get_lr(step)', 'group["lr"] = 0.5 * get_lr(step)'),
+    ("import torch\n", "import math\nimport torch\n"),
+]
+ARCHITECTURE_CHANGES = [
+    ("WIDTH = 64", "WIDTH = 128"),
+    ("torch.relu(self.linear(x))", "torch.relu(self.linear(x)).square()"),
+    ("model = GPT()", "model = nn.Sequential(GPT(), Block())"),
+    ("class Trainer", "class RMSNorm(nn.Module):\n    pass\n\n\nclass Trainer"),
+    (
+        "    def forward(self, x):\n        return x\n",
+        "    def forward(self, x):\n        y = 2 * x\n        return y\n",
+    ),
+]
+OTHER_CHANGES = [
+    ("torch.zeros(4, WIDTH)", "torch.ones(4, 64)"),
+    ('print("val_bpb:", loss.item())', 'print("val_bpb:", 0.0)'),
+    ("self.seen = 0", "self.seen = 1"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), OPTIMIZER_CHANGES)
+def test_changes_of_the_optimizer(old: str, new: str) -> None:
+    """Are in its scope, and not in that of the architecture (imports are in both)."""
+    assert check(old, new, "optimizer") == ""
+    assert bool(check(old, new, "architecture")) == ("import math" not in new)
+
+
+@pytest.mark.parametrize(("old", "new"), ARCHITECTURE_CHANGES)
+def test_changes_of_the_architecture(old: str, new: str) -> None:
+    """Are in its scope, and not in that of the optimizer."""
+    assert check(old, new, "architecture") == ""
+    reason = check(old, new, "optimizer")
+    assert "the scope is optimizer" in reason
+    assert reason.startswith("line ")
+
+
+@pytest.mark.parametrize(("old", "new"), OTHER_CHANGES)
+@pytest.mark.parametrize("scope", ["architecture", "optimizer"])
+def test_changes_of_what_is_neither(old: str, new: str, scope: Scope) -> None:
+    """Data, printing and the unknown are in neither scope; the reason names the line."""
+    reason = check(old, new, scope)
+    line = SCRIPT[: SCRIPT.index(old)].count("\n") + 1
+    assert reason.startswith(f"line {line}: ")
+    assert check(old, new, "all") == ""
+
+
+def test_a_person_says_what_belongs_where() -> None:
+    """`classify` wins over the names."""
+    assert check("torch.zeros(4, WIDTH)", "torch.ones(4, 64)", "architecture", load_data="architecture") == ""
+    assert check("step / 100", "step / 50 if step else 0", "optimizer", get_lr="training")
+    assert check("self.seen = 0", "self.seen = 1", "optimizer", Trainer="optimizer") == ""
+
+
+def test_what_is_removed() -> None:
+    """A line that is gone is a change like any other."""
+    assert check("        optimizer.step()\n", "", "optimizer") == ""
+    assert "without `optimizer.step()`" in check("        optimizer.step()\n", "", "architecture")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "allowed"),
+    [
+        ("1e-3", "-2", True),
+        ("WIDTH = 64", "WIDTH = 2**7", True),
+        ('"val_bpb:"', '"val_loss:"', True),
+        ("step / 100", "step / 200", True),
+        ("step / 100", "step * 100", False),
+        ("return x\n", "return x + 1\n", False),
+        ("import torch\n", "import math\nimport torch\n", False),
+    ],
+)
+def test_hyperparameters(old: str, new: str, allowed: bool) -> None:
+    """Values of literals may change, and nothing else."""
+    reason = check(old, new, "hyperparameters")
+    assert (reason == "") == allowed
+    assert allowed or f"line {SCRIPT[: SCRIPT.index(old)].count(chr(10)) + 1}: " in reason
+
+
+@pytest.mark.parametrize("scope", ["hyperparameters", "optimizer", "architecture"])
+@pytest.mark.parametrize("script", [STARTER, SCRIPT], ids=["starter", "own"])
+def test_every_knob_of_a_scope_may_move(scope: Scope, script: str) -> None:
+    """What the search moves under a scope is never refused by it."""
+    knobs = find_knobs(script)
+    chosen = [knob for knob in knobs if knob.in_scope(scope)]
+    assert chosen
+    for knob in chosen:
+        others = [
+            v
+            for v in (
+                knob.options or (knob.at(knob.coordinate(knob.value) + 1), knob.at(knob.coordinate(knob.value) - 1))
+            )
+            if v != knob.value
+        ]
+        for value in others[:2]:
+            assert outside(script, set_knobs(script, {knob.name: value}, knobs), scope, {}) == "", (knob.name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("LEARNING_RATE", "LEARNING_RATE = 1e-3", "LEARNING_RATE = 2e-3"),
+        ("load_data", "torch.zeros(4, WIDTH)", "torch.ones(4, WIDTH)"),
+        ("Block", "torch.relu", "torch.tanh"),
+        ("GPT.configure_optimizers", "AdamW", "NAdam"),
+        ("WIDTH", "WIDTH = 64\n", "WIDTH = 64\nWIDTH = 32\n"),
+    ],
+)
+def test_what_is_held(name: str, old: str, new: str) -> None:
+    """Constants, functions, classes and methods that a plan holds stay as they are."""
+    changed = SCRIPT.replace(old, new, 1)
+    assert f"`{name}` is held by the plan" in held(SCRIPT, changed, [name])
+    assert held(SCRIPT, changed, ["get_lr", "Trainer", "nobody"]) == ""
+    assert held(SCRIPT, SCRIPT + "# a comment\n", [name]) == ""
+
+
+def test_what_is_held_and_gone() -> None:
+    """Taking it away is a change."""
+    assert (
+        held(SCRIPT, SCRIPT.replace("def load_data", "def other"), ["load_data"])
+        == "`load_data` is held by the plan, and is gone"
+    )
+
+
+def test_a_held_knob_that_is_no_name() -> None:
+    """A keyword of a call is held by the name of its knob."""
+    script = "import torch.nn as nn\nlayer = nn.Dropout(p=0.1)\n"
+    (name,) = [knob.name for knob in find_knobs(script)]
+    assert name in held(script, script.replace("0.1", "0.2"), [name])
+    assert held(script, script.replace("layer", "drop"), [name]) == ""
+
+
+def test_ranges() -> None:
+    """A knob keeps to the range, or to the values, that a plan gives."""
+    vary = {"WIDTH": Range(32, 128), "LEARNING_RATE": Range(values=(1e-3, 3e-3))}
+    assert out_of_range(SCRIPT, vary) == ""
+    assert (
+        out_of_range(SCRIPT.replace("WIDTH = 64", "WIDTH = 256"), vary)
+        == "`WIDTH` is 256, and the plan varies it within 32 to 128"
+    )
+    assert "0.001 or 0.003" in out_of_range(SCRIPT.replace("1e-3", "2e-3"), vary)
+    assert out_of_range(SCRIPT, {}) == ""
+    assert not Range(0, 1).holds("relu")
+    assert not Range(values=(1,)).holds(True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("    return x\n", "    # ... existing code ...\n    return x\n", "code is left out"),
+        ("main()\n", "main()\n# rest of the file unchanged\n", "code is left out"),
+        ("    return torch.zeros(4, WIDTH)", "    ...", "`load_data` has lost its code"),
+        ("    return torch.zeros(4, WIDTH)", '    """Loads."""\n    pass', "`load_data` has lost its code"),
+        ("WIDTH = 64", "WIDTH = 64\x01", "control character"),
+    ],
+)
+def test_a_sketch_is_no_script(old: str, new: str, reason: str) -> None:
+    """Elisions, emptied functions and control characters are seen before any time is spent."""
+    changed = SCRIPT.replace(old, new, 1)
+    try:
+        assert reason in left_out(changed, SCRIPT)
+    except ValueError:
+        assert "\x01" in changed  # the parser may refuse it first
+
+
+def test_a_script_that_lost_most_of_itself() -> None:
+    """More than 60 % less code is not a simplification."""
+    assert "something is left out" in left_out("print('val_bpb:', 1)\n", SCRIPT)
+    assert left_out(SCRIPT.replace("class Trainer:\n    def prepare(self):\n        self.seen = 0\n", ""), SCRIPT) == ""
+    assert "characters" in left_out("x = 1\n" * 200_000, SCRIPT)
+
+
+def test_the_gate() -> None:
+    """One place decides: parses, changes something, new, whole, in scope, held, in range."""
+    gate = Gate(scope="optimizer", hold=("get_lr",), vary={"LEARNING_RATE": Range(0, 0.01)})
+    better = SCRIPT.replace("1e-3", "2e-3")
+    assert gate.refusal(better, SCRIPT) == ""
+    assert "does not parse" in gate.refusal("x = (", SCRIPT)
+    assert gate.refusal(SCRIPT + "# x\n", SCRIPT) == "it changes nothing"
+    assert "the scope is optimizer" in gate.refusal(SCRIPT.replace("64", "65"), SCRIPT)
+    assert "held" in gate.refusal(SCRIPT.replace("step / 100", "step / 99"), SCRIPT)
+    assert "varies it" in gate.refusal(SCRIPT.replace("1e-3", "1.0"), SCRIPT)
+    gate.remember(experiment(1, 1.0, Status.DISCARD, fingerprint=fingerprint(better)))
+    assert gate.refusal(better, SCRIPT) == "it was tried before"
+
+
+PIECES = st.sampled_from(
+    [
+        "x = 1",
+        "def f():\n    pass",
+        "class A(nn.Module):\n    y = 2",
+        "for i in a:\n    lr = i",
+        "try:\n    a()\nexcept E:\n    b",
+        "match a:\n    case 1:\n        c()",
+        "@d\nasync def g(): ...",
+        "x: int",
+        "lr += 1",
+        "(" * 60 + ")" * 60,
+        "9" * 5000,
+        "with a as b:\n    model = 1",
+    ]
+)
+TEXTS = st.lists(PIECES, max_size=6).map("\n".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, TEXTS, st.sampled_from(["all", "architecture", "hyperparameters", "optimizer"]))
+def test_any_two_scripts_have_an_answer(before: str, after: str, scope: Scope) -> None:
+    """Whatever stands in the place of a script that parses is judged, in one line, and the same script is always in scope."""
+    try:
+        fingerprint(before)
+    except ValueError:
+        return
+    gate = Gate(scope=scope, hold=("x", "f", "A.y"), vary={"lr": Range(0, 1)})
+    assert "\n" not in gate.refusal(after, before)
+    assert outside(before, before, scope, {}) == ""
