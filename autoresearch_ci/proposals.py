@@ -87,7 +87,7 @@ class Gate:
             left_out(text, script)
             or outside(script, text, self.scope, self.classify)
             or held(script, text, self.hold)
-            or out_of_range(text, self.vary)
+            or out_of_range(script, text, self.vary)
         )
 
 

@@ -86,14 +86,21 @@ def held(before: str, after: str, hold: Sequence[str]) -> str:
     return ""
 
 
-def out_of_range(after: str, vary: Mapping[str, Range]) -> str:
-    """Which knob has a value that the plan does not allow, in one line; empty when none has."""
+def out_of_range(before: str, after: str, vary: Mapping[str, Range]) -> str:
+    """Which changed knob has a value that the plan does not allow, in one line; empty when none has."""
     if not vary:
         return ""
+    was = {knob.name: knob.value for knob in find_knobs(before)}
     for knob in find_knobs(after):
-        if knob.name in vary and not vary[knob.name].holds(knob.value):
+        if knob.name in vary and knob.value != was.get(knob.name) and not vary[knob.name].holds(knob.value):
             return f"`{knob.name}` is {knob.value}, and the plan varies it within {vary[knob.name]}"
     return ""
+
+
+def unknown_names(script: str, names: Sequence[str]) -> list[str]:
+    """Those names that the script neither defines nor assigns, and that are no knob of it."""
+    known = {*_definitions(parse(script), names), *(knob.name for knob in find_knobs(script))}
+    return [name for name in names if name not in known]
 
 
 def _other_code(before: ast.Module, after: ast.Module) -> str:

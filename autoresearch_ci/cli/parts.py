@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import Final
 
 from autoresearch_ci.cli.conclusion import in_repository
 from autoresearch_ci.cli.environment import Place
+from autoresearch_ci.cli.proposing import Proposing
 from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.conditions import Cards, Conditions
 from autoresearch_ci.console import Console
-from autoresearch_ci.errors import SettingsError
-from autoresearch_ci.experiment import History, Scalar
+from autoresearch_ci.experiment import Scalar
 from autoresearch_ci.judge import Rule
 from autoresearch_ci.knobs import halve_batch
 from autoresearch_ci.platforms import Platform
-from autoresearch_ci.proposals import Proposer
-from autoresearch_ci.proposers.queue import QueueProposer
-from autoresearch_ci.proposers.search import SearchProposer
 from autoresearch_ci.runs import Interrupt, Rules, Runs
 from autoresearch_ci.session import Loop
 from autoresearch_ci.stopping import Limits
-
-SEARCH_SEED: Final = 0
 
 
 def make_runs(console: Console, opened: Opened, place: Place, interrupt: Interrupt, files: Mapping[str, str]) -> Runs:
@@ -72,11 +66,14 @@ def _conditions(place: Place) -> Conditions:
     return Conditions(fixed | ({"driver": cards.driver} if cards else {}), cards)
 
 
-def make_loop(opened: Opened, runs: Runs, proposer: Proposer, began: dt.datetime) -> Loop:
+def make_loop(opened: Opened, runs: Runs, proposing: Proposing, began: dt.datetime) -> Loop:
     settings = opened.settings
     return Loop(
         runs=runs,
-        proposer=proposer,
+        proposer=proposing.proposer,
+        gate=proposing.gate,
+        repair=proposing.repair,
+        repair_attempts=settings.repair_attempts,
         rule=Rule(confidence=settings.confidence, max_runs=settings.max_runs, min_delta=settings.min_delta),
         limits=Limits(
             max_iterations=settings.max_iterations,
@@ -93,20 +90,3 @@ def make_loop(opened: Opened, runs: Runs, proposer: Proposer, began: dt.datetime
         relieve=halve_batch,
         began=began,
     )
-
-
-def make_proposer(opened: Opened, history: History) -> Proposer:
-    """What the settings ask for: a person's own wishes first, then the search."""
-    settings = opened.settings
-    search = SearchProposer(direction=settings.direction, scope=settings.scope, seed=SEARCH_SEED)
-    wishes = [settings.hypothesis] if settings.hypothesis else []
-    if settings.plan is not None:
-        data = opened.workspace.read_base(in_repository(opened, settings.plan))
-        if data is None:
-            raise SettingsError(f"the base commit has no `{settings.plan}`", hint="commit it, or change `plan`")
-        lines = (line.partition("#")[0].strip() for line in data.decode("utf-8", errors="replace").splitlines())
-        wishes += [line for line in lines if line]
-    if settings.proposer == "search" and not wishes:
-        return search
-    script = opened.workspace.script(history.session.base_commit)
-    return QueueProposer(wishes, script=script, then=search if settings.proposer == "search" else None)

@@ -14,7 +14,8 @@ from autoresearch_ci.cli import wiring
 from autoresearch_ci.cli.conclusion import check, conclude, in_repository, set_outputs
 from autoresearch_ci.cli.environment import Place, environment
 from autoresearch_ci.cli.options import Call
-from autoresearch_ci.cli.parts import make_loop, make_proposer, make_runs
+from autoresearch_ci.cli.parts import make_loop, make_runs
+from autoresearch_ci.cli.proposing import Preparation
 from autoresearch_ci.cli.signals import Signals
 from autoresearch_ci.cli.trigger import check_event, check_trigger
 from autoresearch_ci.cli.wiring import Opened
@@ -46,6 +47,7 @@ def run_session(
     ):
         check_trigger(call.console, call.environ, opened.forge, opened.checkout.git_dir / "config")
         _announce(call.console, loaded, opened)
+        preparation = Preparation(call.environ, opened, signals)
         with _place(call, opened, native_when_no_container=native_when_no_container) as place:
             _describe(call.console, place)
             files = _files(opened)
@@ -53,7 +55,7 @@ def run_session(
             if not history.experiments:
                 _prepare(call.console, opened, place, signals)
             runs = make_runs(call.console, opened, place, signals, files)
-            loop = make_loop(opened, runs, make_proposer(opened, history), began)
+            loop = make_loop(opened, runs, preparation.finish(place), began)
             runs.recall(history)
             history = loop.research(history, moved=moved(history, runs.conditions.fixed))
             if finalize_after and not signals.requested():

@@ -122,7 +122,8 @@ def open_session(
     folder = state / tag
     with _lock(folder, tag):
         forge = choose_forge(environ, settings, checkout, state)
-        scrubber = Scrubber.of(environ, forge.token, *in_git_config(_git_config(checkout)))
+        key = environ.get(settings.key_variable, "")
+        scrubber = Scrubber.of(environ, forge.token, key, *in_git_config(_git_config(checkout)))
         workspace = Workspace.open(
             folder,
             checkout,

@@ -1,82 +1,118 @@
-"""The `queue` proposer: what a person asked for, in order, before another proposer goes on by itself."""
+"""The `queue` proposer: what was asked for, in order, before another proposer goes on by itself."""
 
 from __future__ import annotations
 
-import ast
-import difflib
 from collections.abc import Sequence
 from typing import Protocol
 
 from autoresearch_ci.errors import SettingsError
-from autoresearch_ci.experiment import History, Proposal
-from autoresearch_ci.knobs import Knob, Value, as_parameters, find_knobs, set_knobs
-from autoresearch_ci.source import fingerprint
+from autoresearch_ci.experiment import Category, History, Proposal, Scalar
+from autoresearch_ci.knobs import as_parameters, find_knobs, set_knobs
+from autoresearch_ci.proposals import Declined, Gate, Proposer
+from autoresearch_ci.proposers.changes import described, noted
+from autoresearch_ci.proposers.edits import Unusable, apply_blocks
+from autoresearch_ci.proposers.plan import Wish
+from autoresearch_ci.report.markdown import clean
+from autoresearch_ci.scope import held, out_of_range
+
+WISH = "wish"  # the parameter that says which wish a proposal fulfils
 
 
-class Successor(Protocol):
-    """What goes on when the queue is empty."""
+class Author(Protocol):
+    """What reads a wish in words."""
 
-    def propose(self, history: History, script: str) -> Proposal | None: ...
+    def propose(self, history: History, script: str, *, wish: str = "") -> Proposal | None: ...
 
 
 class QueueProposer:
-    """Proposes each `KNOB=value` of `wishes` once, then what `then` proposes (nothing when it is None).
+    """Proposes each wish once, then what `then` proposes (nothing when it is None); matches the `Proposer` protocol.
 
-    Raises SettingsError at once when `script` has no such knob, so that a misspelt wish costs no time budget.
+    Raises SettingsError at once when a wish cannot be fulfilled: words without an `author`, a value that the plan forbids.
     """
 
-    def __init__(self, wishes: Sequence[str], *, script: str, then: Successor | None) -> None:
-        knobs = {knob.name: knob for knob in find_knobs(script)}
-        self._wishes = [(wish, *_parse(wish, knobs)) for wish in wishes]
+    def __init__(
+        self,
+        wishes: Sequence[Wish],
+        *,
+        script: str,
+        gate: Gate,
+        author: Author | None = None,
+        then: Proposer | None = None,
+    ) -> None:
+        for wish in wishes:
+            _check(wish, script, gate, author)
+        self._wishes = wishes
+        self._gate = gate
+        self._author = author
         self._then = then
         self._asked: set[str] = set()
 
     def propose(self, history: History, script: str) -> Proposal | None:
-        """The next wish that is neither tried nor what the script says already."""
-        tried = {experiment.fingerprint for experiment in history.experiments} | {fingerprint(script)}
-        knobs = {knob.name: knob for knob in find_knobs(script)}
-        for wish, name, value in self._wishes:
-            knob = knobs.get(name)
-            if knob is None or wish in self._asked:
+        """The next wish that was not asked for yet and changes something; Declined when it came to nothing."""
+        done = {experiment.parameters.get(WISH) for experiment in history.experiments}
+        for wish in self._wishes:
+            if wish.text in done or wish.text in self._asked:
                 continue
-            self._asked.add(wish)
-            text = set_knobs(script, {name: value}, tuple(knobs.values()))
-            if fingerprint(text) not in tried:
-                return Proposal(
-                    script=text,
-                    description=f"{name} {knob.written(knob.value)} → {knob.written(value)}",
-                    category=knob.category,
-                    rationale=f"asked for: {wish}",
-                    proposer="queue",
-                    parameters=as_parameters({name: (knob.value, value)}),
-                )
+            self._asked.add(wish.text)
+            proposal = self._fulfil(wish, history, script)
+            if proposal is not None:
+                return proposal
         return self._then.propose(history, script) if self._then else None
 
-
-def _parse(wish: str, knobs: dict[str, Knob]) -> tuple[str, Value]:
-    name, equals, text = (part.strip() for part in wish.partition("="))
-    if not equals or not text:
-        raise SettingsError(
-            f"`{wish[:80]}` is not something to try", hint="write it as `KNOB=value`, as `LEARNING_RATE=3e-4`"
+    def _fulfil(self, wish: Wish, history: History, script: str) -> Proposal | None:
+        """None for knobs that the script has not any more, that have these values already, or had them in vain."""
+        if wish.is_words:
+            assert self._author is not None  # checked at the beginning
+            return self._author.propose(history, script, wish=wish.text)
+        if wish.blocks:
+            return _patched(wish, script)
+        knobs = {knob.name: knob for knob in find_knobs(script)}
+        moves = {name: (knobs[name].value, value) for name, value in wish.values.items() if name in knobs}
+        if len(moves) < len(wish.values) or all(before == after for before, after in moves.values()):
+            return None
+        words = (
+            f"{name} {knobs[name].written(old)} → {knobs[name].written(new)}" for name, (old, new) in moves.items()
         )
-    if name not in knobs:
-        nearest = difflib.get_close_matches(name, list(knobs), n=1)
-        hint = f"did you mean `{nearest[0]}`?" if nearest else f"its knobs are {', '.join(list(knobs)[:12]) or 'none'}"
-        raise SettingsError(f"the training script has no knob `{name[:80]}`", hint=hint)
-    knob = knobs[name]
-    if knob.choices:
-        value: Value = text.strip("'\"")
-        if value not in knob.choices:
-            raise SettingsError(f"`{name}` cannot be `{value}`", hint=f"one of {', '.join(knob.choices)}")
-        return name, value
+        text = set_knobs(script, wish.values, tuple(knobs.values()))
+        if self._gate.tried(text):
+            return None
+        parameters: dict[str, Scalar] = {WISH: wish.text}
+        return Proposal(
+            script=text,
+            description=", ".join(words),
+            category=knobs[next(iter(moves))].category,
+            rationale=f"asked for: {wish.text}",
+            proposer="queue",
+            parameters=parameters | as_parameters(moves),
+        )
+
+
+def _patched(wish: Wish, script: str) -> Proposal:
+    """The script with the patch applied; Declined when it does not fit the script as it is by now."""
     try:
-        number = ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        text = apply_blocks(script.replace("\r\n", "\n"), wish.blocks)
+    except Unusable as error:
+        reason = f"{wish.text} does not apply any more: {clean(str(error), 200)}"
+        raise Declined(reason, notes=(reason,)) from error
+    text = text.replace("\n", "\r\n") if "\r\n" in script else text
+    return Proposal(
+        script=text,
+        description=f"{clean(wish.text, 80)}: {described(script, text)}",
+        category=Category.OTHER,
+        rationale=f"asked for: {wish.text}",
+        proposer="queue",
+        parameters=noted(script, text, wish.text),
+    )
+
+
+def _check(wish: Wish, script: str, gate: Gate, author: Author | None) -> None:
+    if wish.is_words and author is None:
         raise SettingsError(
-            f"`{text[:80]}` is no value for `{name}`", hint="write a number, `True` or `False`"
-        ) from error
-    if isinstance(knob.value, bool) != isinstance(number, bool) or not isinstance(number, int | float):
-        raise SettingsError(f"`{text[:80]}` is no value for `{name}`", hint=f"it is {knob.value!r} now")
-    if isinstance(knob.value, int) and not isinstance(knob.value, bool) and number == int(number):
-        number = int(number)
-    return name, number
+            f"`{wish.text[:80]}` is not something to try: it is no `KNOB=value`, and no model is there to read it",
+            hint="write it as `KNOB=value`, or choose a `proposer` (or `then`) of llm, agent or hybrid",
+        )
+    if wish.values:
+        knobs = find_knobs(script)
+        text = set_knobs(script, wish.values, knobs)
+        if reason := held(script, text, gate.hold) or out_of_range(script, text, gate.vary):
+            raise SettingsError(f"`{wish.text[:80]}` cannot be tried: {reason}", hint="change `try`, `hold` or `vary`")

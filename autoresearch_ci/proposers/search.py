@@ -17,6 +17,7 @@ import optuna
 
 from autoresearch_ci.experiment import Direction, Experiment, History, Proposal, Status
 from autoresearch_ci.knobs import Knob, Scope, Value, as_parameters, find_knobs, from_parameters, set_knobs
+from autoresearch_ci.proposals import Gate
 from autoresearch_ci.source import fingerprint
 
 WINDOW = 3  # blocks of experiments that TPE looks at besides the current one
@@ -61,11 +62,12 @@ class SearchProposer:
     The same seed and history always give the same proposal. Optuna's own log is turned down to errors.
     """
 
-    def __init__(self, direction: Direction, scope: Scope = "all", seed: int = 0) -> None:
+    def __init__(self, direction: Direction, scope: Scope = "all", seed: int = 0, gate: Gate | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.direction = direction
         self.scope = scope
         self.seed = seed
+        self._gate = gate
         self._script = ""
         self._knobs: tuple[Knob, ...] = ()
         self._refused: set[tuple[str, Value]] = set()
@@ -83,7 +85,7 @@ class SearchProposer:
             if move.value == knob.value or (knob.name, move.value) in self._refused:
                 continue
             text = set_knobs(script, {knob.name: move.value}, self._knobs)
-            if fingerprint(text) in self._fingerprints:
+            if fingerprint(text) in self._fingerprints or (self._gate and self._gate.refusal(text, script)):
                 self._refused.add((knob.name, move.value))
                 continue
             return Proposal(
@@ -95,6 +97,13 @@ class SearchProposer:
                 parameters=as_parameters({knob.name: (knob.value, move.value)}),
             )
         return None
+
+    def outlook(self, history: History, script: str) -> str:
+        """What is found so far and would be tried next, for a model to read."""
+        proposal = self.propose(history, script)
+        return (
+            f"- it would try next: {proposal.description}" if proposal else "- it has tried every value that it knows"
+        )
 
     # --- learning -----------------------------------------------------------------------------------------------------
 

@@ -303,6 +303,11 @@ class Workspace:
         output = self._git.run("cat-file", "blob", f"{self.base_commit}:{path}")
         return None if output.code else output.out
 
+    def base_paths(self) -> list[str]:
+        """Every file of the base commit."""
+        out = self._git.read("ls-tree", "-r", "-z", "--name-only", "--full-tree", self.base_commit).out
+        return [name.decode("utf-8", "surrogateescape") for name in out.split(b"\0")[:-1]]
+
     def diff(self, old: str, new: str) -> str:
         """What a reviewer reads: the training script's unified diff between two commits."""
         flags = ("--no-color", "--no-ext-diff", "--no-textconv")

@@ -220,13 +220,15 @@ def test_a_held_knob_that_is_no_name() -> None:
 def test_ranges() -> None:
     """A knob keeps to the range, or to the values, that a plan gives."""
     vary = {"WIDTH": Range(32, 128), "LEARNING_RATE": Range(values=(1e-3, 3e-3))}
-    assert out_of_range(SCRIPT, vary) == ""
+    assert out_of_range(SCRIPT, SCRIPT, vary) == ""
     assert (
-        out_of_range(SCRIPT.replace("WIDTH = 64", "WIDTH = 256"), vary)
+        out_of_range(SCRIPT, SCRIPT.replace("WIDTH = 64", "WIDTH = 256"), vary)
         == "`WIDTH` is 256, and the plan varies it within 32 to 128"
     )
-    assert "0.001 or 0.003" in out_of_range(SCRIPT.replace("1e-3", "2e-3"), vary)
-    assert out_of_range(SCRIPT, {}) == ""
+    assert "0.001 or 0.003" in out_of_range(SCRIPT, SCRIPT.replace("1e-3", "2e-3"), vary)
+    assert out_of_range(SCRIPT, SCRIPT, {}) == ""
+    odd = SCRIPT.replace("WIDTH = 64", "WIDTH = 8")
+    assert out_of_range(odd, odd.replace("1e-3", "3e-3"), vary) == ""  # what is out of range already may stay
     assert not Range(0, 1).holds("relu")
     assert not Range(values=(1,)).holds(True)
 
