@@ -1,295 +1,202 @@
-"""The `search` proposer: one tunable literal at a time, learned from all results so far; no key and no network.
+"""The `search` proposer: tunes literals, learned from all results so far; no key and no network.
 
-Every knob has a curve: how much worse or better each value was than the value it replaced. Where a curve shows the way
-(a step that paid, a bracket round a minimum) the next step follows from it; the knob with the largest expected gain is
-moved, so a knob that paid is explored further and one that failed is left. Every few proposals, and whenever no curve
-promises anything, Optuna's TPE samples the knob and the value instead. All of it is computed from the history, which is
-why a session resumes on another machine with the same next proposal.
+Every knob has a curve: how much worse or better each value was than the value it replaced. The curves give the first steps and,
+from then on, candidates: the next step of each knob, two of them at once, and settings near the incumbent in which a few knobs differ.
+A model of all knobs together chooses among them by expected improvement. All of it is computed from the history, other proposers'
+experiments included, which is why a session resumes on another machine with the same next proposal.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
 
-import optuna
+import numpy as np
 
-from autoresearch_ci.experiment import Direction, Experiment, History, Proposal, Status
-from autoresearch_ci.knobs import Knob, Scope, Value, as_parameters, find_knobs, from_parameters, set_knobs
+from autoresearch_ci.experiment import Direction, History, Proposal
+from autoresearch_ci.knobs import Knob, Scope, Value, as_parameters, find_knobs, set_knobs
 from autoresearch_ci.proposals import Gate
+from autoresearch_ci.proposers.axes import Axis, axis_of
+from autoresearch_ci.proposers.curves import Curve, Move, steps
+from autoresearch_ci.proposers.joint import JointModel, levelled
+from autoresearch_ci.proposers.record import Record, Setting
 from autoresearch_ci.source import fingerprint
 
-WINDOW = 3  # blocks of experiments that TPE looks at besides the current one
-BLOCK = 25  # experiments after which the study is made anew, without the oldest and without unused samples
-SAMPLES = 4  # how often TPE is asked for one proposal before the grid is searched
-EVERY = 8  # every how many experiments TPE proposes although a curve promises something
-MEMORY = 40  # points of one curve that are kept
-GRID = 400  # steps of the grid of one knob
-CATEGORICAL = "knob"
-
-
-@dataclass(slots=True)
-class Curve:
-    """What is known about one knob: value → loss, relative to the other values of the same knob."""
-
-    losses: dict[Value, float] = field(default_factory=dict)
-    failures: int = 0
-    keeps_before: int = 0  # how many keeps the session had when the knob was last tried
-
-    def add(self, before: Value, after: Value, change: float) -> None:
-        """One experiment: the loss rose by `change` when `before` became `after`. The newest measurement wins."""
-        if before not in self.losses:
-            self.losses = {before: 0.0}  # another proposer moved the knob: nothing links the old points to this one
-        start = self.losses[before]
-        self.losses.pop(after, None)
-        self.losses[after] = start + change
-        if len(self.losses) > MEMORY:
-            del self.losses[next(value for value in self.losses if value != before)]
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    knob: Knob
-    value: Value
-    expected: float
-    reason: str
+OPENING = 2  # settings that are known before the model has its say
+WINDOW = 60  # latest results that the model is fitted to: its cost does not grow with the session
+PAIRED = 8  # steps of one knob that are paired with one another
+SAMPLED = 300  # settings near the incumbent
+AT_ONCE = (1, 2, 3, 4)  # how many knobs differ in such a setting
+NEAR = 1.5  # standard deviation of their steps
+BEST = 50  # candidates of the model that are tried for novelty, before whatever step is left
+SHOWN = 6  # knobs in the outlook
 
 
 class SearchProposer:
-    """Proposes one changed literal after another; matches the `Proposer` protocol.
+    """Proposes new values of one or more literals; matches the `Proposer` protocol.
 
-    The same seed and history always give the same proposal. Optuna's own log is turned down to errors.
+    The same seed and history always give the same proposal. `gate`: what it refuses is not proposed, and where its plan names what
+    to vary, only that is moved.
     """
 
-    def __init__(self, direction: Direction, scope: Scope = "all", seed: int = 0, gate: Gate | None = None) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
+    def __init__(self, direction: Direction, scope: Scope = "all", seed: int = 0, *, gate: Gate | None = None) -> None:
         self.direction = direction
         self.scope = scope
         self.seed = seed
-        self._gate = gate
+        self.gate = gate
+        self._record = Record(direction)
         self._script = ""
         self._knobs: tuple[Knob, ...] = ()
-        self._refused: set[tuple[str, Value]] = set()
-        self._forget()
+        self._axes: dict[str, Axis] = {}
+        self._refused: set[frozenset[tuple[str, Value]]] = set()
 
     def propose(self, history: History, script: str) -> Proposal | None:
-        """The script with one literal changed, never one that was tried; None when every value of every knob was."""
-        self._learn(history)
-        if script != self._script:
-            self._script = script
-            self._knobs = tuple(knob for knob in find_knobs(script) if knob.in_scope(self.scope))
-            self._refused = set(self._tried.get(history.incumbent.commit, ())) if history.incumbent else set()
+        """The script with one or more literals changed, never one that was tried; None when every value of every knob was."""
+        self._look_at(history, script)
         for move in self._moves():
-            knob = move.knob
-            if move.value == knob.value or (knob.name, move.value) in self._refused:
+            values = {name: value for name, value in move.values.items() if value != self._axes[name].knob.value}
+            key = frozenset(values.items())
+            if not values or key in self._refused:
                 continue
-            text = set_knobs(script, {knob.name: move.value}, self._knobs)
-            if fingerprint(text) in self._fingerprints or (self._gate and self._gate.refusal(text, script)):
-                self._refused.add((knob.name, move.value))
+            text = set_knobs(script, values, self._knobs)
+            if self._is_refused(text, values):
+                self._refused.add(key)
                 continue
+            knobs = [self._axes[name].knob for name in values]
             return Proposal(
                 script=text,
-                description=f"{knob.name} {knob.written(knob.value)} → {knob.written(move.value)}",
-                category=knob.category,
+                description=self._described(values),
+                category=min(knobs, key=lambda knob: knob.rank).category,
                 rationale=move.reason,
                 proposer="search",
-                parameters=as_parameters({knob.name: (knob.value, move.value)}),
+                parameters=as_parameters({knob.name: (knob.value, values[knob.name]) for knob in knobs}),
             )
         return None
 
     def outlook(self, history: History, script: str) -> str:
-        """What is found so far and would be tried next, for a model to read."""
+        """Two to five lines for a model's prompt: the knobs, their ranges, what moving them did, and what would be next."""
+        self._look_at(history, script)
+        if not self._axes:
+            return "There is no knob that the search may move.\nIt has nothing to propose."
+        axes = sorted(self._axes.values(), key=lambda axis: axis.knob.rank)
+        values = "; ".join(f"{a.name} = {a.knob.written(a.knob.value)} ({a})" for a in axes[:SHOWN])
+        lines = [f"Best values known, with their ranges: {values}{'; …' if len(axes) > SHOWN else ''}"]
+        paid = {
+            name: max(curve.losses.values()) - min(curve.losses.values()) for name, curve in self._record.curves.items()
+        }
+        order = sorted((name for name in paid if name in self._axes), key=lambda name: -paid[name])
+        if order:
+            lines.append(f"Moved so far, what mattered most first: {', '.join(order[:SHOWN])}")
+        idle = [a.name for a in axes if a.name not in paid]
+        if idle:
+            lines.append(f"Never moved by itself: {', '.join(idle[:SHOWN])}")
         proposal = self.propose(history, script)
-        return (
-            f"- it would try next: {proposal.description}" if proposal else "- it has tried every value that it knows"
+        lines.append(
+            f"Next: {proposal.description} ({proposal.rationale})" if proposal else "Next: nothing is left to try"
         )
+        return "\n".join(lines)
 
-    # --- learning -----------------------------------------------------------------------------------------------------
+    # --- what is known, and what is allowed ---------------------------------------------------------------------------
 
-    def _forget(self) -> None:
-        self._seen: tuple[Experiment, ...] = ()
-        self._fingerprints: set[str] = set()
-        self._metrics: dict[str, float] = {}
-        self._tried: dict[str, set[tuple[str, Value]]] = {}
-        self._curves: dict[str, Curve] = {}
-        self._gains: list[float] = []
-        self._changes: list[tuple[str, Value, float]] = []
-        self._worst = 0.0
-        self._study: optuna.Study | None = None
-        self._study_of: tuple[tuple[str, ...], int] = ((), 0)
-        self._told = 0
-
-    def _learn(self, history: History) -> None:
-        """Takes in the experiments that are new; starts again when the history does not continue the last one."""
-        count = len(self._seen)
-        experiments = history.experiments
-        if count > len(experiments) or (count and experiments[count - 1] != self._seen[-1]):
-            self._forget()
-            count = 0
-        for experiment in experiments[count:]:
-            self._fingerprints.add(experiment.fingerprint)
-            self._measure(experiment)
-            if experiment.metric is not None:
-                self._metrics[experiment.commit] = experiment.metric
-        self._seen = experiments
-
-    def _measure(self, experiment: Experiment) -> None:
-        moves = from_parameters(experiment.parameters)
-        parent = self._metrics.get(experiment.parent)
-        if len(moves) != 1:
+    def _look_at(self, history: History, script: str) -> None:
+        self._record.learn(history)
+        if script == self._script:
             return
-        ((name, (before, after)),) = moves.items()
-        self._tried.setdefault(experiment.parent, set()).add((name, after))
-        if parent is None:
-            return
-        crashed = experiment.status is Status.CRASH or experiment.metric is None
-        # Told as a value worse than every other, not as a failure: TPE has to learn where it crashes.
-        change = 2 * self._worst if crashed else -self.direction.gain(parent, experiment.metric or 0.0)
-        self._worst = max(self._worst, abs(change))
-        curve = self._curves.setdefault(name, Curve())
-        curve.add(before, after, change)
-        curve.failures = 0 if experiment.status is Status.KEEP else curve.failures + 1
-        self._gains += [-change] if experiment.status is Status.KEEP and change < 0 else []
-        curve.keeps_before = len(self._gains)
-        self._changes.append((name, after, change))
+        self._script = script
+        self._knobs = find_knobs(script)
+        self._axes = {axis.name: axis for axis in map(self._axis, self._knobs) if axis is not None}
+        self._refused = set()
+
+    def _axis(self, knob: Knob) -> Axis | None:
+        """The axis of a knob; None for one that is not to be moved."""
+        if self.gate is None:
+            return axis_of(knob) if knob.in_scope(self.scope) else None
+        if knob.name in self.gate.hold or (self.gate.vary and knob.name not in self.gate.vary):
+            return None
+        if not knob.in_scope(self.scope) and self.gate.classify.get(knob.name) != self.scope:
+            return None
+        return axis_of(knob, self.gate.vary.get(knob.name))
+
+    def _is_refused(self, text: str, values: Mapping[str, Value]) -> bool:
+        """Whether a text was tried, is not let through, or would lose a knob: one too small to be recognised cannot be moved back."""
+        if fingerprint(text) in self._record.fingerprints:
+            return True
+        if self.gate is not None and self.gate.refusal(text, self._script):
+            return True
+        return not values.keys() <= {knob.name for knob in find_knobs(text)}
+
+    def _described(self, values: Mapping[str, Value]) -> str:
+        knobs = [self._axes[name].knob for name in values]
+        return ", ".join(
+            f"{knob.name} {knob.written(knob.value)} → {knob.written(values[knob.name])}" for knob in knobs
+        )
 
     # --- proposing ----------------------------------------------------------------------------------------------------
 
     def _moves(self) -> Iterator[Move]:
-        """Moves, best first: by the curves, by Optuna, and at the end whatever value is left. Finite."""
-        scale = sum(self._gains[-5:]) / len(self._gains[-5:]) if self._gains else 1.0
-        moves = sorted(
-            (move for knob in self._knobs for move in self._by_curve(knob, scale)), key=lambda move: -move.expected
+        """Moves, best first: by the model of all knobs, by the curves, and at the end whatever value is left. Finite."""
+        gains = self._record.gains
+        scale = sum(gains[-5:]) / len(gains[-5:]) if gains else 1.0
+        single = [
+            move
+            for axis in self._axes.values()
+            for move in steps(axis, self._record.curves.get(axis.name, Curve()), scale, len(gains))
+        ]
+        single.sort(key=lambda move: -move.expected)
+        if len(self._record.settings) > OPENING and self._axes:
+            yield from self._by_model(single)
+        yield from single
+        for axis in sorted(self._axes.values(), key=lambda axis: axis.knob.rank):
+            for value in axis.values():
+                yield Move({axis.name: value}, 0.0, f"{axis.name} has a value left that was not tried")
+
+    def _by_model(self, single: Sequence[Move]) -> Iterator[Move]:
+        """The candidates that the model of all knobs expects most of, best first."""
+        axes = list(self._axes.values())
+        known = [(row, loss) for row, loss in map(self._row_and_loss, self._window()) if None not in row]
+        if not any(loss is not None for _, loss in known):
+            return
+        losses = levelled([loss for _, loss in known])
+        model = JointModel(
+            np.array([row for row, _ in known], dtype=float),
+            losses,
+            np.array([axis.unordered for axis in axes]),
+            np.array([0.95**axis.knob.rank for axis in axes]),
         )
-        promising = [move for move in moves if move.expected > 0.02 * scale]
-        sampled = self._by_optuna()
-        if len(self._changes) % EVERY == EVERY - 1 or not promising:
-            yield from sampled
-        yield from moves
-        yield from sampled
-        yield from self._by_grid()
+        candidates = [*single, *_pairs(single[:PAIRED]), *self._sampled()]
+        places = np.tile([axis.here for axis in axes], (len(candidates), 1))
+        column = {axis.name: index for index, axis in enumerate(axes)}
+        for row, move in enumerate(candidates):
+            for name, value in move.values.items():
+                places[row, column[name]] = self._axes[name].knob.coordinate(value)
+        gains = model.gains(places, float(losses.min()))
+        for index in np.argsort(-gains, kind="stable")[:BEST]:
+            yield candidates[index]
 
-    def _by_curve(self, knob: Knob, scale: float) -> Iterator[Move]:
-        """The next steps on the curve of one knob, with what each is expected to gain."""
-        curve = self._curves.get(knob.name, Curve())
-        prior = scale * 0.8**knob.rank * 0.6**curve.failures
-        stale = 0.04 * scale * math.log1p(len(self._gains) - curve.keeps_before)
-        here = curve.losses.get(knob.value, 0.0)
-        if knob.options:
-            for value in knob.options:
-                expected = stale if value in curve.losses else prior
-                yield Move(knob, value, expected, f"{knob.name} has other known settings")
-            return
-        places = ((_place(knob, value), loss - here) for value, loss in curve.losses.items())
-        points = sorted((place, loss) for place, loss in places if place is not None)
-        place = knob.coordinate(knob.value)
-        below = max((point for point in points if point[0] < place - 1e-9), default=None)
-        above = min((point for point in points if point[0] > place + 1e-9), default=None)
-        if knob.value == 0 and below is None and above is None:
-            middle = (knob.coordinate(knob.low or 1.0) + knob.coordinate(knob.high)) / 2
-            yield Move(knob, knob.at(middle), prior, f"{knob.name} is off")
-            return
-        if below is None and above is None:
-            yield Move(knob, knob.at(place + 1), prior, f"{knob.name} has not been tried yet")
-            yield Move(knob, knob.at(place - 1), 0.9 * prior, f"{knob.name} has not been tried yet")
-        elif above is None and below is not None:
-            yield self._onward(knob, place, below, prior)
-        elif below is None and above is not None:
-            yield self._onward(knob, place, above, prior)
-        elif below is not None and above is not None:
-            yield from self._between(knob, place, below, above, stale)
+    def _window(self) -> Sequence[Setting]:
+        return self._record.settings[-WINDOW:]
 
-    def _onward(self, knob: Knob, place: float, behind: tuple[float, float], prior: float) -> Move:
-        """Away from the only known neighbour: further where the last step paid, else the other way."""
-        distance = place - behind[0]
-        if self._changes and behind[1] > 0 and self._curves[knob.name].failures == 0:
-            return Move(
-                knob, knob.at(place + 1.5 * distance), max(behind[1] / 2, prior), f"moving {knob.name} this way paid"
-            )
-        return Move(knob, knob.at(place + distance), prior * 1.5, f"the other direction of {knob.name} did not pay")
+    def _row_and_loss(self, setting: Setting) -> tuple[list[float | None], float | None]:
+        """Where a setting lies on each axis, and its loss."""
+        row = [axis.place(self._record.value(setting, axis.knob)) for axis in self._axes.values()]
+        return row, setting.loss
 
-    def _between(
-        self, knob: Knob, place: float, below: tuple[float, float], above: tuple[float, float], stale: float
-    ) -> Iterator[Move]:
-        """Inside a bracket: the minimum of the parabola through three points, then nearer neighbours."""
-        left, right = place - below[0], above[0] - place
-        slope_left, slope_right = below[1] / left, above[1] / right
-        curvature = (slope_left + slope_right) / (left + right)
-        if curvature > 0:
-            step = (slope_left * right - slope_right * left) / (left + right) / (2 * curvature)
-            step = min(max(step, -0.8 * left), 0.8 * right)
-            gain = curvature * step * step
-            yield Move(knob, knob.at(place + step), max(gain, stale / 2), f"the results put the best {knob.name} here")
-        yield Move(knob, knob.at(place + right / 2), stale, f"other changes may have moved the best {knob.name}")
-        yield Move(knob, knob.at(place - left / 2), stale, f"other changes may have moved the best {knob.name}")
-
-    def _by_optuna(self) -> Iterator[Move]:
-        """TPE over "which knob" and "which value", with the experiments of the window as its trials."""
-        if not self._knobs:
-            return
-        study = self._told_study()
-        knobs = {knob.name: knob for knob in self._knobs}
-        for attempt in range(SAMPLES):
-            seed = (self.seed * 1_000_003 + len(self._seen) * SAMPLES + attempt) % 2**32
-            study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False, n_startup_trials=5)
-            trial = study.ask()
-            knob = knobs[trial.suggest_categorical(CATEGORICAL, tuple(knobs))]
-            if knob.options:
-                value = knob.options[trial.suggest_int(knob.name, 0, len(knob.options) - 1)]
-            else:
-                low, high = knob.coordinate(knob.low), knob.coordinate(knob.high)
-                value = knob.at(trial.suggest_float(knob.name, min(low, high), max(low, high)))
-            # Its result comes back by the history, as after a restart; an open trial would stay for ever.
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            yield Move(knob, value, 0.0, f"Optuna's TPE expects an improvement from {knob.name}")
-
-    def _told_study(self) -> optuna.Study:
-        """The study, told the experiments of the window; made anew when the window moves or the knobs are others."""
-        names = tuple(knob.name for knob in self._knobs)
-        block = len(self._changes) // BLOCK
-        if self._study is None or self._study_of != (names, block):
-            self._study, self._study_of, self._told = (
-                optuna.create_study(),
-                (names, block),
-                max(0, block - WINDOW) * BLOCK,
-            )
-        knobs = {knob.name: knob for knob in self._knobs}
-        for name, value, change in self._changes[self._told :]:
-            knob = knobs.get(name)
-            place = None if knob is None else _place(knob, value)
-            if knob is None or place is None:
-                continue
-            scale: optuna.distributions.BaseDistribution = optuna.distributions.FloatDistribution(-1100, 1100)
-            if knob.options:
-                scale, place = optuna.distributions.IntDistribution(0, len(knob.options) - 1), int(place)
-            self._study.add_trial(
-                optuna.trial.create_trial(
-                    params={CATEGORICAL: name, name: place},
-                    distributions={CATEGORICAL: optuna.distributions.CategoricalDistribution(names), name: scale},
-                    value=change,
+    def _sampled(self) -> Iterator[Move]:
+        """Settings near the incumbent in which a few knobs differ, the same ones whenever this history is looked at."""
+        chance = random.Random(f"{self.seed} {len(self._record.experiments)}")
+        axes = list(self._axes.values())
+        for _ in range(SAMPLED):
+            values: dict[str, Value] = {}
+            for axis in chance.sample(axes, min(len(axes), chance.choice(AT_ONCE))):
+                values[axis.name] = (
+                    chance.choice(axis.options) if axis.unordered else axis.at(axis.here + chance.gauss(0, NEAR))
                 )
-            )
-        self._told = len(self._changes)
-        return self._study
-
-    def _by_grid(self) -> Iterator[Move]:
-        """Every value that a knob can take at two digits or so: the knobs by rank, the values from near to far."""
-        for knob in sorted(self._knobs, key=lambda knob: knob.rank):
-            if knob.options:
-                values = set(knob.options)
-            else:
-                low, high = sorted((knob.coordinate(knob.low), knob.coordinate(knob.high)))
-                values = {knob.at(low + (high - low) * step / GRID) for step in range(-1, GRID + 1)}
-            here = knob.coordinate(knob.value)
-            for value in sorted(values, key=lambda value: (abs(knob.coordinate(value) - here), str(value))):
-                yield Move(knob, value, 0.0, f"{knob.name} has a value left that was not tried")
+            yield Move(values, 0.0, "all results together expect most of this")
 
 
-def _place(knob: Knob, value: Value) -> float | None:
-    """Where a value of the journal lies on the knob's scale; None when it cannot be one of its values."""
-    if knob.options:
-        return float(knob.options.index(value)) if value in knob.options else None
-    if isinstance(value, str) or not math.isfinite(value) or value < 0:
-        return None
-    return knob.coordinate(value)
+def _pairs(single: Sequence[Move]) -> Iterator[Move]:
+    """Two steps of different knobs at once."""
+    for one, other in itertools.combinations(single, 2):
+        if not one.values.keys() & other.values.keys():
+            yield Move(one.values | other.values, 0.0, f"both may pay: {one.reason}; {other.reason}")
