@@ -14,7 +14,7 @@ from autoresearch_ci.judge import near_miss
 from autoresearch_ci.knobs import Scope
 from autoresearch_ci.runs import Interrupt, Workspace
 from autoresearch_ci.scope import Range, held, out_of_range, outside
-from autoresearch_ci.sketches import left_out
+from autoresearch_ci.sketches import left_out, unreadable
 
 NOTHING: Final = Usage()
 MAX_REFUSALS: Final = 20  # proposals refused in a row before the proposer counts as failed
@@ -75,14 +75,18 @@ class Gate:
 
     def refusal(self, text: str, script: str) -> str:
         """Why `text` is not run as a change of `script`, in one line; empty when it may be."""
+        if reason := unreadable(text, script):
+            return reason
         try:
             fingerprint = source.fingerprint(text)
         except ValueError as error:
             return f"it does not parse ({error})"
         if fingerprint == source.fingerprint(script):
             return "it changes nothing"
-        if fingerprint in self._tried:
-            return "it was tried before"
+        return "it was tried before" if fingerprint in self._tried else self.broken_rule(text, script)
+
+    def broken_rule(self, text: str, script: str) -> str:
+        """What the session's rules have against `text` as a change of `script`, in one line. Both must parse."""
         return (
             left_out(text, script)
             or outside(script, text, self.scope, self.classify)

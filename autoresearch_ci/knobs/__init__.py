@@ -39,8 +39,8 @@ def find_knobs(script: str) -> tuple[Knob, ...]:
         wrapper = MetadataWrapper(cst.parse_module(script), unsafe_skip_copy=True)
         finder = Finder(script, wrapper.module)
         wrapper.visit(finder)
-    except (cst.ParserSyntaxError, cst.CSTValidationError, UnicodeError, RecursionError):
-        return ()
+    except (cst.ParserSyntaxError, cst.CSTValidationError, UnicodeError, RecursionError, KeyError):
+        return ()  # KeyError: what becomes of a RecursionError inside of libcst, as for a thousand `elif`
     names: Counter[str] = Counter()
     knobs: list[Knob] = []
     for knob in finder.found():

@@ -16,32 +16,33 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 import yaml
-from unidiff.errors import UnidiffParseError
-from unidiff.patch import PatchSet
 
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.knobs import Knob, Value, find_knobs
-from autoresearch_ci.proposers.edits import Block
+from autoresearch_ci.proposers.patches import Hunk, read_patch
 from autoresearch_ci.scope import Range, unknown_names
 
 KEYS: Final = ("vary", "hold", "try", "then")
 FOLLOWERS: Final = ("none", "search", "llm", "agent", "hybrid")
 MAX_BYTES: Final = 256 * 1024
 MAX_WISHES: Final = 1000
+MAX_NUMBER: Final = 2**53  # above it floats skip integers, and nobody tunes
+MAX_DIGITS: Final = 100
+MAX_DEPTH: Final = 10  # of lists and mappings in each other
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_][\w.#:\[\]-]*)\s*=(?!=)\s*(.*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """One thing to try. `values`: knobs to set. `blocks`: of a patch. With neither, `text` is for a model to read."""
+    """One thing to try. `values`: knobs to set. `hunks`: of a patch. With neither, `text` is for a model to read."""
 
     text: str
     values: Mapping[str, Value] = field(default_factory=dict)
-    blocks: tuple[Block, ...] = ()
+    hunks: tuple[Hunk, ...] = ()
 
     @property
     def is_words(self) -> bool:
-        return not self.values and not self.blocks
+        return not self.values and not self.hunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,14 +130,15 @@ class _Reader:
         for name, value in item.items():
             knob = self._knob(str(name))
             values[knob.name] = _value(knob, value if isinstance(value, str) else repr(value))
-        return Wish(text=", ".join(f"{name}={value}" for name, value in item.items())[:500], values=values)
+        return Wish(text=", ".join(f"{name}={value}" for name, value in values.items()), values=values)
 
     def vary(self, tree: Any) -> dict[str, Range]:
         if tree is None:
             return {}
         if not isinstance(tree, dict):
             raise SettingsError("`vary` is not a list of knobs with ranges", hint="write `KNOB: [low, high]`")
-        return {self._knob(str(name)).name: _range(str(name), said) for name, said in tree.items()}
+        knobs = [(self._knob(str(name)), said) for name, said in tree.items()]
+        return {knob.name: _range(knob, said) for knob, said in knobs}
 
     def _knob(self, name: str) -> Knob:
         knob = self._knobs.get(name)
@@ -150,41 +152,44 @@ class _Reader:
         data = self._files(path)
         if data is None:
             raise SettingsError(f"the base commit has no patch `{path[:80]}`", hint="commit it, or change the plan")
-        try:
-            patches = PatchSet(data.decode("utf-8"))
-        except (UnidiffParseError, UnicodeDecodeError) as error:
-            raise SettingsError(f"`{path[:80]}` is no unified diff", hint="make it by `git diff > FILE`") from error
-        for patch in patches:
-            if patch.path != self._script_name or patch.is_added_file or patch.is_removed_file:
-                raise SettingsError(
-                    f"the patch `{path[:80]}` changes `{patch.path[:80]}`",
-                    hint=f"only {self._script_name} may be changed",
-                )
-        blocks = [
-            Block(
-                "\n".join(line.value.rstrip("\r\n") for line in hunk if not line.is_added),
-                "\n".join(line.value.rstrip("\r\n") for line in hunk if not line.is_removed),
-            )
-            for patch in patches
-            for hunk in patch
-        ]
-        if not blocks:
-            raise SettingsError(f"the patch `{path[:80]}` changes nothing", hint="make it by `git diff > FILE`")
-        return Wish(text=f"patch {path}", blocks=tuple(blocks))
+        return Wish(text=f"patch {path}", hunks=read_patch(data, path, self._script_name))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without what makes a small file a huge one, or a short one slow: aliases, and lists in lists without end."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it uses aliases: write every value out")
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > MAX_DIGITS:
+            raise yaml.YAMLError(f"a number has {len(node.value)} digits")
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found = super().construct_mapping(node, deep=deep)
+        if len(found) < len(node.value):
+            raise yaml.MarkedYAMLError(problem="a key is there twice", problem_mark=node.start_mark)
+        return found
 
 
 def _load(text: str, name: str) -> dict[Any, Any]:
-    """The YAML mapping; SettingsError for anything else, and for aliases, by which a small file can be a huge one."""
+    """The YAML mapping; SettingsError for anything else."""
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise SettingsError(f"the plan `{name}` uses YAML aliases", hint="write every value out")
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, _Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        problem = str(getattr(error, "problem", None) or "it cannot be read")[:120]
+        problem = getattr(error, "problem", None) or (str(error) if type(error) is yaml.YAMLError else "")
         raise SettingsError(
-            f"the plan `{name}` is not valid YAML{where}: {problem}", hint="see README, part Plans"
+            f"the plan `{name}` is not valid YAML{where}: {str(problem or 'it cannot be read')[:120]}",
+            hint="see README, part Plans",
         ) from error
     if tree is None:
         return {}
@@ -204,29 +209,35 @@ def _list(tree: Mapping[Any, Any], key: str) -> Sequence[Any]:
     return value
 
 
-def _range(name: str, said: Any) -> Range:
+def _range(knob: Knob, said: Any) -> Range:
     """`[low, high]`, `{min: low, max: high}`, `{values: [...]}`, or a list of anything but two numbers."""
+    name = knob.name
     hint = f"write `{name}: [low, high]` or `{name}: {{values: [...]}}`"
-    if isinstance(said, dict) and set(said) <= {"min", "max"} and said:
-        low, high = said.get("min", -math.inf), said.get("max", math.inf)
-    elif isinstance(said, list) and len(said) == 2 and all(_is_number(item) for item in said):
-        low, high = said
-    else:
-        values = said.get("values") if isinstance(said, dict) and set(said) == {"values"} else said
-        if (
-            not isinstance(values, list)
-            or not values
-            or not all(isinstance(v, bool | str) or _is_number(v) for v in values)
-        ):
-            raise SettingsError(f"`{name[:80]}` cannot vary within `{str(said)[:80]}`", hint=hint)
-        return Range(values=tuple(values))
-    if not _is_number(low) or not _is_number(high) or not low <= high:
-        raise SettingsError(f"`{name[:80]}` cannot vary from {str(low)[:40]} to {str(high)[:40]}", hint=hint)
-    return Range(float(low), float(high))
+    ends: Sequence[Any] = ()
+    if isinstance(said, dict) and said and set(said) <= {"min", "max"}:
+        ends = (said.get("min", -math.inf), said.get("max", math.inf))
+    elif isinstance(said, list) and len(said) == 2 and None not in map(_number, said):
+        ends = said
+    if ends:
+        low, high = map(_number, ends)
+        if low is None or high is None or low > high:
+            raise SettingsError(f"`{name}` cannot vary from {str(ends[0])[:40]} to {str(ends[1])[:40]}", hint=hint)
+        return Range(low, high)
+    values = said.get("values") if isinstance(said, dict) and set(said) == {"values"} else said
+    if not isinstance(values, list) or not values:
+        raise SettingsError(f"`{name}` cannot vary within `{str(said)[:80]}`", hint=hint)
+    return Range(values=tuple(_value(knob, v if isinstance(v, str) else repr(v)) for v in values))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+def _number(value: Any) -> float | None:
+    """The number that is meant; None for anything else. `3e-4` is text to YAML, whose numbers have a point."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return None if math.isnan(number) else number
 
 
 def _value(knob: Knob, text: str) -> Value:
@@ -244,8 +255,8 @@ def _value(knob: Knob, text: str) -> Value:
         ) from error
     if isinstance(knob.value, bool) != isinstance(number, bool) or not isinstance(number, int | float):
         raise SettingsError(f"`{text[:80]}` is no value for `{knob.name}`", hint=f"it is {knob.value!r} now")
-    if isinstance(number, float) and not math.isfinite(number):
-        raise SettingsError(f"`{text[:80]}` is no value for `{knob.name}`", hint="write a finite number")
+    if abs(number) > MAX_NUMBER:
+        raise SettingsError(f"`{text[:80]}` is no value for `{knob.name}`", hint=f"numbers go up to {MAX_NUMBER}")
     whole = isinstance(knob.value, int) and not isinstance(number, bool) and number == int(number)
     return int(number) if whole else number
 

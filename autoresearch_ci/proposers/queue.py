@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from autoresearch_ci.errors import SettingsError
-from autoresearch_ci.experiment import Category, History, Proposal, Scalar
+from autoresearch_ci.experiment import Category, History, Proposal
 from autoresearch_ci.knobs import as_parameters, find_knobs, set_knobs
 from autoresearch_ci.proposals import Declined, Gate, Proposer
 from autoresearch_ci.proposers.changes import described, noted
-from autoresearch_ci.proposers.edits import Unusable, apply_blocks
+from autoresearch_ci.proposers.patches import DoesNotFit, apply_hunks
 from autoresearch_ci.proposers.plan import Wish
 from autoresearch_ci.report.markdown import clean
-from autoresearch_ci.scope import held, out_of_range
+from autoresearch_ci.source import fingerprint
 
 WISH = "wish"  # the parameter that says which wish a proposal fulfils
 
@@ -27,7 +28,8 @@ class Author(Protocol):
 class QueueProposer:
     """Proposes each wish once, then what `then` proposes (nothing when it is None); matches the `Proposer` protocol.
 
-    Raises SettingsError at once when a wish cannot be fulfilled: words without an `author`, a value that the plan forbids.
+    Raises SettingsError at once when a wish cannot be fulfilled: words without an `author`, a patch that does not fit `script`, a
+    change that the scope or the plan forbids.
     """
 
     def __init__(
@@ -46,73 +48,88 @@ class QueueProposer:
         self._author = author
         self._then = then
         self._asked: set[str] = set()
+        self._skipped: tuple[str, ...] = ()  # why wishes came to nothing, until somebody was told
 
     def propose(self, history: History, script: str) -> Proposal | None:
-        """The next wish that was not asked for yet and changes something; Declined when it came to nothing."""
+        """The next wish that was not asked for yet and may be run; the notes tell of those that were passed over.
+
+        Declined when an author declines, and once at the end when wishes were passed over and nothing follows.
+        """
+        proposal = self._next_wish(history, script)
+        if proposal is None and self._then is not None:
+            proposal = self._then.propose(history, script)
+        notes, self._skipped = self._skipped, ()
+        if proposal is None and notes:
+            raise Declined(notes[-1], notes=notes)
+        return replace(proposal, notes=(*notes, *proposal.notes)) if proposal else None
+
+    def _next_wish(self, history: History, script: str) -> Proposal | None:
         done = {experiment.parameters.get(WISH) for experiment in history.experiments}
         for wish in self._wishes:
             if wish.text in done or wish.text in self._asked:
                 continue
             self._asked.add(wish.text)
-            proposal = self._fulfil(wish, history, script)
-            if proposal is not None:
+            if wish.is_words:
+                assert self._author is not None  # checked at the beginning
+                proposal = self._author.propose(history, script, wish=wish.text)
+                if proposal is not None:
+                    return replace(proposal, parameters={**proposal.parameters, WISH: wish.text})
+                continue
+            try:
+                proposal = _fulfilled(wish, script)
+                reason = self._gate.refusal(proposal.script, script)
+            except DoesNotFit as error:
+                reason = f"it does not fit the script any more: {error}"
+            if not reason:
                 return proposal
-        return self._then.propose(history, script) if self._then else None
+            self._skipped += (f"passed over `{clean(wish.text, 80)}`: {clean(reason, 200)}",)
+        return None
 
-    def _fulfil(self, wish: Wish, history: History, script: str) -> Proposal | None:
-        """None for knobs that the script has not any more, that have these values already, or had them in vain."""
-        if wish.is_words:
-            assert self._author is not None  # checked at the beginning
-            return self._author.propose(history, script, wish=wish.text)
-        if wish.blocks:
-            return _patched(wish, script)
-        knobs = {knob.name: knob for knob in find_knobs(script)}
-        moves = {name: (knobs[name].value, value) for name, value in wish.values.items() if name in knobs}
-        if len(moves) < len(wish.values) or all(before == after for before, after in moves.values()):
-            return None
-        words = (
-            f"{name} {knobs[name].written(old)} → {knobs[name].written(new)}" for name, (old, new) in moves.items()
-        )
-        text = set_knobs(script, wish.values, tuple(knobs.values()))
-        if self._gate.tried(text):
-            return None
-        parameters: dict[str, Scalar] = {WISH: wish.text}
+
+def _fulfilled(wish: Wish, script: str) -> Proposal:
+    """The script with the wish's values, or with its patch. DoesNotFit when it lacks the knobs, or the lines."""
+    if wish.hunks:
+        text = apply_hunks(script, wish.hunks)
         return Proposal(
             script=text,
-            description=", ".join(words),
-            category=knobs[next(iter(moves))].category,
+            description=f"{clean(wish.text, 80)}: {described(script, text)}",
+            category=Category.OTHER,
             rationale=f"asked for: {wish.text}",
             proposer="queue",
-            parameters=parameters | as_parameters(moves),
+            parameters=noted(script, text, wish.text),
         )
-
-
-def _patched(wish: Wish, script: str) -> Proposal:
-    """The script with the patch applied; Declined when it does not fit the script as it is by now."""
-    try:
-        text = apply_blocks(script.replace("\r\n", "\n"), wish.blocks)
-    except Unusable as error:
-        reason = f"{wish.text} does not apply any more: {clean(str(error), 200)}"
-        raise Declined(reason, notes=(reason,)) from error
-    text = text.replace("\n", "\r\n") if "\r\n" in script else text
+    knobs = {knob.name: knob for knob in find_knobs(script)}
+    if missing := [name for name in wish.values if name not in knobs]:
+        raise DoesNotFit(f"there is no knob `{missing[0]}`")
+    moves = {name: (knobs[name].value, value) for name, value in wish.values.items()}
+    categories = {knobs[name].category for name in moves}
     return Proposal(
-        script=text,
-        description=f"{clean(wish.text, 80)}: {described(script, text)}",
-        category=Category.OTHER,
+        script=set_knobs(script, wish.values, tuple(knobs.values())),
+        description=", ".join(
+            f"{name} {knobs[name].written(old)} → {knobs[name].written(new)}" for name, (old, new) in moves.items()
+        ),
+        category=categories.pop() if len(categories) == 1 else Category.OTHER,
         rationale=f"asked for: {wish.text}",
         proposer="queue",
-        parameters=noted(script, text, wish.text),
+        parameters={WISH: wish.text, **as_parameters(moves)},
     )
 
 
 def _check(wish: Wish, script: str, gate: Gate, author: Author | None) -> None:
-    if wish.is_words and author is None:
+    if wish.is_words:
+        if author is None:
+            raise SettingsError(
+                f"`{wish.text[:80]}` is not something to try: it is no `KNOB=value`, and no model is there to read it",
+                hint="write it as `KNOB=value`, or choose a `proposer` (or `then`) of llm, agent or hybrid",
+            )
+        return
+    try:
+        text = _fulfilled(wish, script).script
+        fingerprint(text)
+        reason = gate.broken_rule(text, script)
+    except ValueError as error:  # it does not fit, or is no Python afterwards
+        reason = str(error)
+    if reason:
         raise SettingsError(
-            f"`{wish.text[:80]}` is not something to try: it is no `KNOB=value`, and no model is there to read it",
-            hint="write it as `KNOB=value`, or choose a `proposer` (or `then`) of llm, agent or hybrid",
+            f"`{wish.text[:80]}` cannot be tried: {reason}", hint="change the plan (`try`, `hold`, `vary`) or `scope`"
         )
-    if wish.values:
-        knobs = find_knobs(script)
-        text = set_knobs(script, wish.values, knobs)
-        if reason := held(script, text, gate.hold) or out_of_range(script, text, gate.vary):
-            raise SettingsError(f"`{wish.text[:80]}` cannot be tried: {reason}", hint="change `try`, `hold` or `vary`")

@@ -14,6 +14,8 @@ SCRIPT = "LEARNING_RATE = 0.1\nWIDTH = 64\nBIAS = True\n\n\ndef evaluate():\n   
 FILES = {
     "other.diff": b"--- a/prepare.py\n+++ b/prepare.py\n@@ -1 +1 @@\n-a\n+b\n",
     "new.diff": b"--- /dev/null\n+++ b/train.py\n@@ -0,0 +1 @@\n+b\n",
+    "moved.diff": b"diff --git a/old.py b/train.py\nsimilarity index 90%\nrename from old.py\nrename to train.py\n--- a/old.py\n+++ b/train.py\n@@ -1 +1 @@\n-a\n+b\n",
+    "bare.diff": b"--- a/train.py\n+++ b/train.py\n@@ -3,0 +4 @@\n+DEPTH = 3\n",
     "empty.diff": b"nothing\n",
     "broken.diff": b"--- a/train.py\n+++ b/train.py\n@@ -1,9 +1,9 @@\n-a\n",
     "binary.diff": b"\xff\xfe",
@@ -83,7 +85,12 @@ def test_a_plan_of_lines() -> None:
         ("vary: [WIDTH]", "not a list of knobs"),
         ("vary: {WIDTH: 5}", "cannot vary within `5`"),
         ("vary: {WIDTH: [5, 3]}", "cannot vary from 5 to 3"),
-        ("vary: {WIDTH: [.nan, 3]}", "`WIDTH` cannot vary"),
+        ("vary: {WIDTH: [.nan, 3]}", "no value for `WIDTH`"),
+        ("vary: {WIDTH: [big, 3, 4]}", "no value for `WIDTH`"),
+        ("vary: {WIDTH: [3e-1, 2, x]}", "no value for `WIDTH`"),
+        (f"vary: {{WIDTH: [1, {'9' * 400}]}}", "a number has 400 digits"),
+        (f"vary: {{WIDTH: [1, 0x{'9' * 5000}]}}", "a number has 5002 digits"),
+        ("try: [{WIDTH: 99999999999999999999}]", "no value for `WIDTH`"),
         ("vary: {WIDTH: {min: a}}", "cannot vary from a"),
         ("vary: {WIDTH: {low: 1}}", "cannot vary within"),
         ("vary: {WIDTH: {values: []}}", "cannot vary within"),
@@ -91,8 +98,11 @@ def test_a_plan_of_lines() -> None:
         ("hold: [evalute]", "holds `evalute`, which the training script has not"),
         ("then: lmm", "`then` cannot be `lmm`"),
         ("try: [", "not valid YAML at line 1"),
-        ("a: &x [1]\nb: *x", "uses YAML aliases"),
-        ("try: " + "[" * 3000, "not valid YAML"),
+        ("a: &x [1]\nb: *x", "uses aliases"),
+        ("try: " + "[" * 200_000, "nested more than"),
+        ("try: [WIDTH=32]\ntry: [WIDTH=16]", "a key is there twice"),
+        ("try: [{patch: moved.diff}]", "changes `train.py`"),
+        ("try: [{patch: bare.diff}]", "no lines around a change"),
         ("try:\n" + "- WIDTH=3\n" * 1001, "tries 1001 things"),
         ("x" * (MAX_BYTES + 1), "bytes"),
         ("!!python/object/apply:os.system [ls]", "not valid YAML"),
@@ -112,6 +122,17 @@ def test_half_a_range() -> None:
     """A range may be open at one end."""
     assert plan("vary: {WIDTH: {min: 32}}").vary["WIDTH"].holds(10**6)
     assert not plan("vary: {WIDTH: {max: 32}}").vary["WIDTH"].holds(33)
+
+
+def test_numbers_as_people_write_them() -> None:
+    """`3e-4` is a number, also where YAML reads it as text; values are of the knob's own type."""
+    vary = plan("vary: {LEARNING_RATE: [3e-4, 3e-2], WIDTH: {min: 32, max: 1e3}, BIAS: [true]}").vary
+    assert vary == {
+        "LEARNING_RATE": Range(3e-4, 3e-2),
+        "WIDTH": Range(32, 1000),
+        "BIAS": Range(values=(True,)),
+    }
+    assert plan("vary: {LEARNING_RATE: {values: [1e-3, 0.1]}}").vary == {"LEARNING_RATE": Range(values=(0.001, 0.1))}
 
 
 def test_the_nearest_name_is_suggested() -> None:

@@ -62,7 +62,12 @@ def test_what_was_tried_is_not_asked_again() -> None:
 def test_a_knob_that_is_gone_is_passed_over() -> None:
     """The incumbent may have lost a knob since the session began."""
     proposer = queue(["WIDTH=128"], script=SCRIPT, then=None)
-    assert proposer.propose(NEW, "LEARNING_RATE = 0.1\n") is None
+    with pytest.raises(Declined, match="no knob `WIDTH`") as caught:
+        proposer.propose(NEW, "LEARNING_RATE = 0.1\nprint(LEARNING_RATE)\n")
+    assert caught.value.notes == (
+        "passed over `WIDTH=128`: it does not fit the script any more: there is no knob `WIDTH`",
+    )
+    assert proposer.propose(NEW, SCRIPT) is None
 
 
 @pytest.mark.parametrize(
@@ -138,7 +143,7 @@ def test_words_without_a_model() -> None:
 
 def test_what_the_plan_itself_forbids() -> None:
     """A wish outside of `vary`, or of what is held, is an error of the plan."""
-    for gate in (Gate(hold=("WIDTH",)), Gate(vary={"WIDTH": Range(1, 100)})):
+    for gate in (Gate(hold=("WIDTH",)), Gate(vary={"WIDTH": Range(1, 100)}), Gate(scope="optimizer")):
         with pytest.raises(SettingsError, match="`WIDTH=128` cannot be tried"):
             queue(["WIDTH=128"], script=SCRIPT, then=None, gate=gate)
 
@@ -169,8 +174,41 @@ def test_a_patch() -> None:
     assert first.description == "patch lr.diff: LEARNING_RATE 0.1 → 0.2"
     assert second.description == "WIDTH 64 → 32, BIAS True → False"
     again = QueueProposer(plan.wishes, script=SCRIPT, gate=Gate())
-    with pytest.raises(Declined, match="does not apply any more"):
-        again.propose(NEW, SCRIPT.replace("LEARNING_RATE = 0.1", "LEARNING_RATE = 0.3"))
+    third = again.propose(NEW, SCRIPT.replace("LEARNING_RATE = 0.1", "LEARNING_RATE = 0.3"))
+    assert third is not None
+    assert third.description == "WIDTH 64 → 32, BIAS True → False"
+    assert third.notes == (
+        "passed over `patch lr.diff`: it does not fit the script any more: the lines of the patch from line 1 are not there",
+    )
     crlf = QueueProposer(plan.wishes, script=SCRIPT, gate=Gate()).propose(NEW, SCRIPT.replace("\n", "\r\n"))
     assert crlf is not None
     assert crlf.script.count("\r\n") == SCRIPT.count("\n")
+
+
+def test_a_patch_that_never_fitted() -> None:
+    """Is an error of the plan, before anything runs; so is one that makes no Python of the script."""
+    for patch, says in (
+        (PATCH.replace("0.1", "0.7"), "from line 1 are not there"),
+        (PATCH.replace("0.2", "(("), "was never closed"),
+    ):
+        plan = read_plan(
+            b"try: [{patch: lr.diff}]",
+            "plan.yaml",
+            script=SCRIPT,
+            script_name="train.py",
+            files={"lr.diff": patch.encode()}.get,
+        )
+        with pytest.raises(SettingsError, match=says):
+            QueueProposer(plan.wishes, script=SCRIPT, gate=Gate())
+
+
+def test_many_wishes_that_are_passed_over() -> None:
+    """Are told of in one note each, and cost the session nothing: it does not count as a proposer that fails."""
+    tried = experiment(1, 2.0, Status.DISCARD, fingerprint=fingerprint(SCRIPT.replace("64", "128")))
+    gate = Gate()
+    gate.remember(tried)
+    proposer = queue(["WIDTH=128", *(f"WIDTH={n}" for n in range(64, 100))], script=SCRIPT, then=Then(), gate=gate)
+    first = proposer.propose(NEW, SCRIPT)
+    assert first is not None
+    assert first.description == "WIDTH 64 → 65"
+    assert first.notes == ("passed over `WIDTH=128`: it was tried before", "passed over `WIDTH=64`: it changes nothing")

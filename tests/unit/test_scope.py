@@ -13,7 +13,7 @@ from autoresearch_ci.experiment import Status
 from autoresearch_ci.knobs import Scope, find_knobs, set_knobs
 from autoresearch_ci.proposals import Gate
 from autoresearch_ci.scope import Range, held, out_of_range, outside
-from autoresearch_ci.sketches import left_out
+from autoresearch_ci.sketches import left_out, unreadable
 from autoresearch_ci.source import fingerprint
 from tests.unit.histories import experiment
 
@@ -205,7 +205,7 @@ def test_what_is_held_and_gone() -> None:
     """Taking it away is a change."""
     assert (
         held(SCRIPT, SCRIPT.replace("def load_data", "def other"), ["load_data"])
-        == "`load_data` is held by the plan, and is gone"
+        == "line 35 of the incumbent: `load_data` is held by the plan, and is gone"
     )
 
 
@@ -223,7 +223,7 @@ def test_ranges() -> None:
     assert out_of_range(SCRIPT, SCRIPT, vary) == ""
     assert (
         out_of_range(SCRIPT, SCRIPT.replace("WIDTH = 64", "WIDTH = 256"), vary)
-        == "`WIDTH` is 256, and the plan varies it within 32 to 128"
+        == "line 5: `WIDTH` is 256, and the plan varies it within 32 to 128"
     )
     assert "0.001 or 0.003" in out_of_range(SCRIPT, SCRIPT.replace("1e-3", "2e-3"), vary)
     assert out_of_range(SCRIPT, SCRIPT, {}) == ""
@@ -240,23 +240,41 @@ def test_ranges() -> None:
         ("main()\n", "main()\n# rest of the file unchanged\n", "code is left out"),
         ("    return torch.zeros(4, WIDTH)", "    ...", "`load_data` has lost its code"),
         ("    return torch.zeros(4, WIDTH)", '    """Loads."""\n    pass', "`load_data` has lost its code"),
-        ("WIDTH = 64", "WIDTH = 64\x01", "control character"),
+        ("main()\n", "main()\n# ...\n", "code is left out"),
+        ("        self.seen = 0\n", "        self.seen = 0\n        ...\n", "line 21: code is left out"),
+        (
+            "class Trainer:\n    def prepare(self):\n        self.seen = 0\n",
+            "class Trainer: ...\n",
+            "`Trainer` has lost",
+        ),
     ],
 )
 def test_a_sketch_is_no_script(old: str, new: str, reason: str) -> None:
-    """Elisions, emptied functions and control characters are seen before any time is spent."""
-    changed = SCRIPT.replace(old, new, 1)
-    try:
-        assert reason in left_out(changed, SCRIPT)
-    except ValueError:
-        assert "\x01" in changed  # the parser may refuse it first
+    """Elisions and emptied functions are seen before any time is spent."""
+    assert old in SCRIPT
+    assert reason in left_out(SCRIPT.replace(old, new, 1), SCRIPT)
+
+
+def test_new_stubs_are_code() -> None:
+    """What had no code before has lost none."""
+    assert left_out(SCRIPT.replace("class Trainer", "class Empty: ...\n\n\nclass Trainer"), SCRIPT) == ""
+    assert "the script has lost its code" in left_out("pass\n", SCRIPT)
+
+
+@pytest.mark.parametrize("control", ["\x00", "\x01", "\x1b", "\u202e", "\u2066"])
+def test_control_characters(control: str) -> None:
+    """Also those that make code read otherwise than it runs; what the script has already may stay."""
+    assert unreadable(SCRIPT.replace("WIDTH = 64", f"WIDTH = 64 # {control}"), SCRIPT) == (
+        f"line 5: it holds the control character U+{ord(control):04X}"
+    )
+    assert unreadable(f"# {control}\n", f"# {control}\nx = 1\n") == ""
 
 
 def test_a_script_that_lost_most_of_itself() -> None:
     """More than 60 % less code is not a simplification."""
     assert "something is left out" in left_out("print('val_bpb:', 1)\n", SCRIPT)
     assert left_out(SCRIPT.replace("class Trainer:\n    def prepare(self):\n        self.seen = 0\n", ""), SCRIPT) == ""
-    assert "characters" in left_out("x = 1\n" * 200_000, SCRIPT)
+    assert "characters" in unreadable("x = 1\n" * 200_000, SCRIPT)
 
 
 def test_the_gate() -> None:
