@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from autoresearch_ci.agents import Launcher
 from autoresearch_ci.cli.conclusion import in_repository
 from autoresearch_ci.cli.environment import Place
 from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.errors import SettingsError
+from autoresearch_ci.executors.agents import ContainerAgents, NativeAgents
 from autoresearch_ci.proposals import Gate, Proposer, Repair
+from autoresearch_ci.proposers.agent import AgentProposer, check_agent
+from autoresearch_ci.proposers.agent_presets import Preset, preset
 from autoresearch_ci.proposers.budget import Budget
 from autoresearch_ci.proposers.hybrid import HybridProposer
 from autoresearch_ci.proposers.line import Line
@@ -46,6 +50,8 @@ class Preparation:
 
     def __init__(self, environ: Mapping[str, str], opened: Opened, interrupt: Interrupt) -> None:
         settings = opened.settings
+        self._environ = environ
+        self._interrupt = interrupt
         self._opened = opened
         commit = opened.history.session.base_commit if opened.history else opened.checkout.base_commit
         self._script = opened.workspace.script(commit)
@@ -66,12 +72,17 @@ class Preparation:
                 interrupted=interrupt.requested,
             )
 
+        self._agent: tuple[Preset, Launcher] | None = None
+        if self._then == "agent":
+            self._agent = preset(settings.agent, settings.agent_command), self._launcher()
+            check_agent(*self._agent, more=settings.agent_env)
+
     def finish(self, place: Place) -> Proposing:
         """The second step, with the machine."""
         settings, gate = self._opened.settings, self._gate
         search = SearchProposer(direction=settings.direction, scope=settings.scope, seed=SEARCH_SEED, gate=gate)
         llm = self._llm(place) if self._model else None
-        author: LLMProposer | HybridProposer | None = llm
+        author: LLMProposer | HybridProposer | AgentProposer | None = llm or self._agent_proposer(place)
         proposer: Proposer | None = search if self._then != "none" else None
         if llm is not None and self._then == "hybrid":
             author = HybridProposer(search, llm, share=settings.llm_share)
@@ -112,6 +123,39 @@ class Preparation:
             edit_format=settings.edit_format,
             local=is_local(settings.base_url),
             answer_tokens=settings.answer_tokens,
+            stuck_after=settings.stuck_after,
+            scope=settings.scope,
+        )
+
+    def _launcher(self) -> Launcher:
+        """Where agents are started: on this machine, or in a container of `agent-image`."""
+        image = self._opened.settings.agent_image
+        if image is None:
+            return NativeAgents(self._opened.folder / "agents")
+        from autoresearch_ci.executors.engine import connect as connect_engine
+
+        return ContainerAgents(connect_engine(), image)
+
+    def _agent_proposer(self, place: Place) -> AgentProposer | None:
+        opened, settings = self._opened, self._opened.settings
+        if self._agent is None:
+            return None
+        chosen, launcher = self._agent
+        return AgentProposer(
+            preset=chosen,
+            launcher=launcher,
+            interrupt=self._interrupt,
+            export=opened.workspace.export,
+            script_name=opened.checkout.script,
+            directory=opened.directory,
+            gate=self._gate,
+            budget=self._budget(),
+            prompts=self._prompts(place),
+            environ=self._environ,
+            timeout_s=settings.agent_timeout,
+            model=settings.model,
+            base_url=settings.base_url,
+            more=settings.agent_env,
             stuck_after=settings.stuck_after,
             scope=settings.scope,
         )

@@ -76,9 +76,8 @@ class Night:
                 return block("LEARNING_RATE = 12345\nWIDTH = none", "LEARNING_RATE = 1")
             case "scope":
                 return block("import math", "import math\nimport json")
-            case "repeat":
-                width = current(request, "WIDTH")
-                return block(width, "WIDTH = 64" if width != "WIDTH = 64" else "WIDTH = 65")
+            case "repeat":  # of the version before the last
+                return block(rate, f"LEARNING_RATE = {0.05 + 0.002 * (self.values - 1):.4f}")
         self.values += 1
         if self.values == 1:
             return block(current(request, "WIDTH"), "WIDTH = 65")

@@ -1,0 +1,383 @@
+"""Coding agents: whatever one does, only a good script of its comes back, and nothing of it stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autoresearch_ci import journal
+from autoresearch_ci.errors import MachineError, SettingsError
+from autoresearch_ci.executors.agents import ContainerAgents, NativeAgents
+from autoresearch_ci.executors.image import Image
+from autoresearch_ci.experiment import Category, Direction, Proposal, Status, Usage
+from autoresearch_ci.proposals import Declined, Gate
+from autoresearch_ci.proposers.agent import AgentProposer, check_agent
+from autoresearch_ci.proposers.agent_presets import preset
+from autoresearch_ci.proposers.budget import Budget
+from autoresearch_ci.proposers.prompt import Prompts
+from tests.project import Project, wait_for
+from tests.unit.histories import history
+
+if sys.platform != "linux":
+    pytest.skip("the stand-in agents use what Linux has", allow_module_level=True)
+
+SCRIPT = "LEARNING_RATE = 0.1\nWIDTH = 64\nprint('val_bpb:', LEARNING_RATE * WIDTH)\n"
+HISTORY = history((1.0, Status.KEEP))
+GOOD = """
+from pathlib import Path
+script = Path("train.py")
+script.write_text(script.read_text().replace("0.1", "0.2"))
+print("HYPOTHESIS: faster")
+print("CATEGORY: optimizer")
+print("DESCRIPTION: Double the rate")
+"""
+
+
+class Never:
+    def requested(self) -> bool:
+        return False
+
+
+@dataclass
+class Later:
+    at: float
+
+    def requested(self) -> bool:
+        return time.monotonic() > self.at
+
+
+@dataclass
+class Bench:
+    """An agent that is a Python program, and a project of three files."""
+
+    folder: Path
+
+    def proposer(self, program: str, **values: object) -> AgentProposer:
+        agent = self.folder / "agent.py"
+        agent.write_text(textwrap.dedent(program))
+        prompts = Prompts(
+            script_name="train.py", metric="val_bpb", direction=Direction.MINIMIZE, time_budget_s=60, scope="all",
+            tokens=8000, log=lambda _: "",
+        )  # fmt: skip
+        defaults: dict[str, object] = {
+            "preset": preset(None, f"{sys.executable} {agent}"), "launcher": NativeAgents(self.folder / "scratch"),
+            "interrupt": Never(), "export": self.export, "script_name": "train.py", "directory": ".", "gate": Gate(),
+            "budget": Budget(), "prompts": prompts, "environ": dict(os.environ), "timeout_s": 20.0,
+        }  # fmt: skip
+        return AgentProposer(**{**defaults, **values})  # type: ignore[arg-type]
+
+    @contextmanager
+    def export(self, _commit: str) -> Iterator[Path]:
+        tree = self.folder / "tree"
+        tree.mkdir()
+        (tree / "train.py").write_text(SCRIPT)
+        (tree / "prepare.py").write_text("READY = True\n")
+        try:
+            yield tree
+        finally:
+            shutil.rmtree(tree)
+
+    def run(self, program: str, **values: object) -> Proposal:
+        return self.proposer(program, **values).propose(HISTORY, SCRIPT)
+
+    def declined(self, program: str, **values: object) -> Declined:
+        with pytest.raises(Declined) as caught:
+            self.run(program, **values)
+        assert "\n" not in caught.value.reason
+        assert list((self.folder / "scratch").iterdir()) == []
+        return caught.value
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_good_agent(bench: Bench) -> None:
+    """Its script is the proposal, with what it says of it."""
+    proposal = bench.run(GOOD)
+    assert proposal.script == SCRIPT.replace("0.1", "0.2")
+    assert (proposal.description, proposal.category, proposal.rationale) == (
+        "Double the rate",
+        Category.OPTIMIZER,
+        "faster",
+    )
+    assert (proposal.proposer, proposal.usage, proposal.notes) == ("agent", Usage(calls=1), ())
+    assert proposal.parameters == {"from LEARNING_RATE": 0.1, "to LEARNING_RATE": 0.2}
+
+
+@pytest.mark.parametrize("how", ["stdin", "{prompt}", "{prompt-file}"])
+def test_how_the_prompt_is_given(bench: Bench, how: str) -> None:
+    """On standard input, which ends; as an argument; or in a file, which is no part of its work."""
+    program = """
+    import sys
+    from pathlib import Path
+    text = sys.stdin.read() if len(sys.argv) == 1 else sys.argv[1] if len(sys.argv[1]) > 100 else Path(sys.argv[1]).read_text()
+    assert "LEARNING_RATE = 0.1" in text and "DESCRIPTION:" in text and "try more" in text
+    Path("train.py").write_text(Path("train.py").read_text().replace("64", "128"))
+    """
+    command = f"{sys.executable} {bench.folder / 'agent.py'} {'' if how == 'stdin' else how}"
+    proposal = bench.proposer(program, preset=preset(None, command)).propose(HISTORY, SCRIPT, wish="try more")
+    assert proposal.description == "WIDTH 64 → 128"
+    assert proposal.parameters["wish"] == "try more"
+    assert proposal.notes == ()
+
+
+def write(text: str) -> str:
+    return f"from pathlib import Path\nPath('train.py').write_bytes({text})\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("print('all done!')", "no change"),
+        (write(repr(SCRIPT.encode())), "no change"),
+        (write(repr((SCRIPT + "# only a comment\n").encode())), "it changes nothing"),
+        ("import sys\nprint('no credit')\nsys.exit(3)", "exit code 3: no credit"),
+        (GOOD + "raise SystemExit(1)", "exit code 1"),
+        ("import os\nos.remove('train.py')", "the script is gone"),
+        ("import os\nos.remove('train.py')\nos.symlink('/etc/passwd', 'train.py')", "no regular file"),
+        ("import os\nos.remove('train.py')\nos.mkfifo('train.py')", "no regular file"),
+        ("import os\nos.remove('train.py')\nos.mkdir('train.py')", "no regular file"),
+        (write("b'x = 1\\n' * 2_000_000"), "bytes: no training script has"),
+        (write("b'\\xff\\xfe'"), "not UTF-8"),
+        (write("b'x = \\x001'"), "control character"),
+        (write("b'x = ('"), "does not parse"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "exit code -9"),
+    ],
+)
+def test_what_is_no_proposal(bench: Bench, program: str, reason: str) -> None:
+    """Each has its own reason, and costs a call."""
+    declined = bench.declined(program)
+    assert reason in declined.reason
+    assert declined.usage.calls == 1
+    assert any(reason in note for note in declined.notes)
+
+
+def test_what_else_it_changed(bench: Bench) -> None:
+    """Is named and dropped: other files, new ones, a repository of its own with a commit."""
+    program = GOOD + textwrap.dedent(
+        """
+        import os, subprocess
+        Path("prepare.py").write_text("READY = False")
+        Path("notes").mkdir()
+        for n in range(12):
+            Path("notes", f"{n}.md").write_text("x")
+        subprocess.run(["git", "init", "-q"], check=True)
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "mine", "--allow-empty"], check=True)
+        os.symlink("/etc/passwd", "link")
+        """
+    )
+    proposal = bench.run(program)
+    (note,) = proposal.notes
+    assert note.startswith("dropped what else the agent changed: .git, link, notes/0.md")
+    assert note.endswith("and 5 more")
+
+
+def test_what_it_sees(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own variables, and those that were named; no token, and no home of ours."""
+    for name in ("GITHUB_TOKEN", "AUTORESEARCH_TOKEN", "SECRET_KEY", "OPENAI_API_KEY", "NAMED"):
+        monkeypatch.setenv(name, f"value-of-{name}")
+    program = "import json, os\nopen('train.py', 'a').write('SEEN = ' + repr(json.dumps(dict(os.environ))) + chr(10))"
+    script = bench.run(program, environ=dict(os.environ), more=("NAMED",)).script
+    assert "value-of-NAMED" in script
+    assert script.count("value-of-") == 1
+    assert str(Path.home()) + '"' not in script
+    seen = set(json.loads(script.split("SEEN = '")[1].split("'\n")[0].replace("\\\\", "\\")))
+    assert seen <= {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "NO_COLOR", "NAMED", "AUTORESEARCH_OUTPUT_DIR",
+                    *[n for n in seen if n.lower().endswith(("_proxy", "_cert_file", "_cert_dir", "_ca_bundle"))]}  # fmt: skip
+
+
+def test_a_token_is_never_named(bench: Bench) -> None:
+    """`agent-env` cannot hand on what can write."""
+    with pytest.raises(SettingsError, match="GITHUB_TOKEN"):
+        check_agent(preset(None, "python3"), NativeAgents(bench.folder), more=("GITHUB_TOKEN",))
+
+
+def test_one_that_hangs(bench: Bench) -> None:
+    """Is killed at its time limit, with all that it started, also what went into the background."""
+    program = """
+    import os, subprocess, sys, time
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(987)"], start_new_session=True)
+    time.sleep(600)
+    """
+    start = time.monotonic()
+    assert "did not end in time" in bench.declined(program, timeout_s=1.5).reason
+    assert time.monotonic() - start < 20
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(987)" in str(p.info["cmdline"])]
+
+
+def test_one_that_leaves_something_running(bench: Bench) -> None:
+    """When the agent ends, so does what it left in the background."""
+    program = GOOD + textwrap.dedent(
+        """
+        import subprocess, sys
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(986)"], start_new_session=True)
+        """
+    )
+    assert bench.run(program).description == "Double the rate"
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(986)" in str(p.info["cmdline"])]
+
+
+def test_one_that_floods_its_output(bench: Bench) -> None:
+    """100 MB of output are not kept: its end is, with what it says there."""
+    before = psutil.Process().memory_info().rss
+    proposal = bench.run(
+        "import sys\nfor _ in range(1000):\n    sys.stdout.write('x' * 100_000 + '\\n')\n" + GOOD, timeout_s=120.0
+    )
+    assert proposal.description == "Double the rate"
+    assert psutil.Process().memory_info().rss - before < 100 * 2**20
+
+
+def test_ctrl_c(bench: Bench) -> None:
+    """Ends the agent at once."""
+    start = time.monotonic()
+    declined = bench.declined("import time\ntime.sleep(600)", interrupt=Later(time.monotonic() + 0.5))
+    assert "interrupted" in declined.reason
+    assert time.monotonic() - start < 10
+
+
+def test_limits(bench: Bench) -> None:
+    """Calls and a cost that it reports itself count; what would pass a limit is not started."""
+    made = bench.proposer(GOOD, budget=Budget(max_calls=1))
+    made.propose(HISTORY, SCRIPT)
+    with pytest.raises(Declined, match="max-calls"):
+        made.propose(HISTORY, SCRIPT)
+    with pytest.raises(Declined, match="prompt-tokens"):
+        bench.proposer(GOOD).propose(HISTORY, SCRIPT * 2000)
+
+
+def test_one_that_is_not_there(bench: Bench) -> None:
+    """Is an error with how to install it; so is a command that is none."""
+    launcher = NativeAgents(bench.folder)
+    empty = replace(preset("codex", None), command=("no-such-codex", "exec"))
+    with pytest.raises(SettingsError, match="`no-such-codex` is not installed") as caught:
+        check_agent(empty, launcher)
+    assert "npm install -g @openai/codex" in caught.value.hint
+    not_a_program = bench.folder / "agent.txt"
+    not_a_program.write_text("x")
+    with pytest.raises(SettingsError, match="cannot be started"):
+        bench.run("", preset=preset(None, str(not_a_program)))
+    for name, command in ((None, None), (None, " "), (None, "'")):
+        with pytest.raises(SettingsError):
+            preset(name, command)
+
+
+@pytest.fixture
+def containers(cpu_image: Image) -> ContainerAgents:
+    import docker
+
+    return ContainerAgents(docker.from_env(), cpu_image.tag)
+
+
+def test_in_a_container(bench: Bench, containers: ContainerAgents) -> None:
+    """With `agent-image` the agent works in a container that has the export, its key, and nothing else of the machine."""
+    program = (
+        "import os, sys\nassert 'LEARNING_RATE' in sys.stdin.read()\nassert not os.path.exists('/root/.ssh')\nassert os.environ['NAMED'] == 'n'\n"
+        + GOOD
+    )
+    command = preset(None, f"python3 -c {shlex.quote(program)}")
+    proposal = bench.run("", preset=command, launcher=containers, environ={"NAMED": "n"}, more=("NAMED",))
+    assert proposal.description == "Double the rate"
+
+
+def test_in_a_container_that_hangs(bench: Bench, containers: ContainerAgents) -> None:
+    """It is killed at its limit, and gone."""
+    import docker
+
+    (bench.folder / "scratch").mkdir()
+    declined = bench.declined("", preset=preset(None, "sleep 600"), launcher=containers, timeout_s=1.0)
+    assert "did not end in time" in declined.reason
+    assert docker.from_env().containers.list(all=True, filters={"label": "autoresearch-ci.agent"}) == []
+
+
+def test_a_container_without_the_program(bench: Bench, containers: ContainerAgents) -> None:
+    """An agent that the image lacks ends with the shell's words."""
+    (bench.folder / "scratch").mkdir()
+    assert "exit code 127" in bench.declined("", preset=preset(None, "no-such-agent"), launcher=containers).reason
+
+
+def test_an_image_that_is_not_there() -> None:
+    """Is an error before anything is trained."""
+    import docker
+
+    with pytest.raises(MachineError, match="no image"):
+        ContainerAgents(docker.from_env(), "no-such-image:latest")
+
+
+def test_a_whole_session(project: Project, tmp_path: Path) -> None:
+    """By the program: keeps are the agent's, and its commits say so; where it has nothing, the search takes over."""
+    agent = tmp_path / "agent.py"
+    agent.write_text(
+        textwrap.dedent(
+            """
+            import re, sys
+            from pathlib import Path
+            assert "Tried so far" in sys.stdin.read()
+            script = Path("train.py")
+            text = script.read_text()
+            width = int(re.search(r"WIDTH = (\\d+)", text)[1])
+            if width < 128:
+                script.write_text(text.replace(f"WIDTH = {width}", f"WIDTH = {2 * width}"))
+                Path("prepare.py").write_text("x")
+            print("done")
+            """
+        )
+    )
+    done = project.run(
+        "run",
+        "--proposer",
+        "agent",
+        "--agent-command",
+        f"{sys.executable} {agent}",
+        "--max-iterations",
+        "2",
+        "--verify-runs",
+        "0",
+    )
+    assert done.returncode == 0, done.stderr
+    after = journal.parse(next((project.home / "state").rglob("journal.jsonl")).read_bytes()).experiments[1:]
+    assert (after[0].proposer, after[0].status) == ("agent", Status.KEEP)
+    assert after[0].notes == ("dropped what else the agent changed: prepare.py",)
+    assert after[1].proposer == "search"
+    assert "refused: no change" in after[1].notes
+    assert "Autoresearch-Proposer: agent" in project.git("log", "-1", "--format=%B", after[0].commit)
+
+
+def test_ctrl_c_in_a_session(project: Project, tmp_path: Path) -> None:
+    """The agent is gone, and everything decided is saved."""
+    started = tmp_path / "started"
+    agent = tmp_path / "agent.py"
+    agent.write_text(f"import time\nopen({str(started)!r}, 'w').close()\ntime.sleep(601)\n")
+    process = project.start("run", "--proposer", "agent", "--agent-command", f"{sys.executable} {agent}")
+    wait_for(started.exists)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(agent) in str(p.info["cmdline"])]
+
+
+def test_an_agent_that_is_not_installed(project: Project) -> None:
+    """Exit code 2 before anything is trained, with how to get it."""
+    for arguments, says in (
+        (("--agent", "copilot"), "`copilot` is not installed"),
+        ((), "there is no agent"),
+        (("--agent-command", "python3", "--agent-env", "GITHUB_TOKEN"), "`agent-env` cannot name GITHUB_TOKEN"),
+    ):
+        done = project.run("run", "--proposer", "agent", *arguments)
+        assert done.returncode == 2, done.stderr
+        assert says in done.stderr
+        assert "Baseline" not in done.stderr
