@@ -16,6 +16,8 @@ from autoresearch_ci.scope import Range, held, out_of_range, outside
 from autoresearch_ci.sketches import left_out, unreadable
 from autoresearch_ci.source import fingerprint
 from tests.unit.histories import experiment
+from tests.unit.test_knobs import KARPATHY, MNIST
+from tests.unit.test_search import SCRIPT as SEARCHED
 
 STARTER = (Path(autoresearch_ci.__file__).parent / "starter" / "train.py").read_text(encoding="utf-8")
 SCRIPT = """\
@@ -164,23 +166,79 @@ def test_hyperparameters(old: str, new: str, allowed: bool) -> None:
     assert allowed or f"line {SCRIPT[: SCRIPT.index(old)].count(chr(10)) + 1}: " in reason
 
 
+SCRIPTS = {"starter": STARTER, "own": SCRIPT, "karpathy": KARPATHY, "mnist": MNIST, "search": SEARCHED}
+
+
 @pytest.mark.parametrize("scope", ["hyperparameters", "optimizer", "architecture"])
-@pytest.mark.parametrize("script", [STARTER, SCRIPT], ids=["starter", "own"])
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_every_knob_of_a_scope_may_move(scope: Scope, script: str) -> None:
-    """What the search moves under a scope is never refused by it."""
+    """What the search moves under a scope is never refused by it, also where the new value makes a knob no knob any more."""
     knobs = find_knobs(script)
     chosen = [knob for knob in knobs if knob.in_scope(scope)]
     assert chosen
     for knob in chosen:
-        others = [
-            v
-            for v in (
-                knob.options or (knob.at(knob.coordinate(knob.value) + 1), knob.at(knob.coordinate(knob.value) - 1))
-            )
-            if v != knob.value
-        ]
-        for value in others[:2]:
-            assert outside(script, set_knobs(script, {knob.name: value}, knobs), scope, {}) == "", (knob.name, value)
+        here = knob.coordinate(knob.value)
+        for value in knob.options or {knob.at(here + step) for step in (-40, -2, -1, 1, 2, 40)}:
+            changed = set_knobs(script, {knob.name: value}, knobs)
+            assert outside(script, changed, scope, {}) == "", (knob.name, value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "scope", "says"),
+    [
+        ("nn.utils.clip_grad_norm_(model.parameters(), GRAD_CLIP)", "nn.utils.clip_grad_value_(model.parameters(), 0.5)", "optimizer", ""),
+        ("    optimizer.step(", "    if step > 10:\n        optimizer.step(", "optimizer", ""),
+        ("optimizer = Optimizer(model.parameters())", "matrices = [p for p in model.parameters() if p.dim() == 2]\noptimizer = Optimizer(matrices)", "optimizer", ""),
+        ("EPSILON = 1e-8\n", "EPSILON = 1e-8\nPOWER = 2.0\n", "optimizer", "`POWER = 2.0`: belongs to no part that is known"),
+        ('    "tanh": torch.tanh,\n', '    "tanh": torch.tanh,\n    "mish": F.mish,\n', "architecture", ""),
+        ("std=0.02", "std=0.01", "architecture", ""),
+        ('print("---")', 'print("---")\nprint("val_bpb:", LEARNING_RATE)', "optimizer", "line 194: `print('val_bpb:', LEARNING_RATE)`"),
+        ("val_bpb = evaluate_bpb(model, DEVICE)", "val_bpb = model.fake()", "architecture", "line 191: `val_bpb = model.fake()`"),
+        ("torch.manual_seed(SEED)", "torch.manual_seed(SEED + 1)", "architecture", "line 148: "),
+        ("import math\n", "import math\nfrom prepare import *\n", "optimizer", "line 8: an import gives another meaning to `*`"),
+        ("import math\n", "import math\nfrom cheats import fast as evaluate_bpb\n", "optimizer", "another meaning to `evaluate_bpb`"),
+        ("update = mean.sign()", "update = mean.sign() * 2", "architecture", "line 119: `update = mean.sign() * 2` in `Optimizer.step`: belongs to optimizer"),
+        ("torch.randint(len(data)", "torch.randint(3 + len(data)", "optimizer", "line 155: "),
+        ("synchronize()\n    training_seconds", "training_seconds", "optimizer", "line 180: without `synchronize()`"),
+    ],
+)  # fmt: skip
+def test_what_a_model_may_try_on_the_starter(old: str, new: str, scope: Scope, says: str) -> None:
+    """What a statement calls and where it stands decide; what is measured, printed or seeded is in no scope."""
+    assert old in STARTER
+    reason = outside(STARTER, STARTER.replace(old, new, 1), scope, {})
+    assert says in reason
+    assert bool(reason) == bool(says)
+
+
+def test_helpers_belong_to_what_uses_them() -> None:
+    """A new function or constant is of the part that alone uses it; one that was there stays what it was."""
+    helper = SCRIPT.replace(
+        "class Block", "POWER = 2\n\n\ndef squash(x):\n    return x.clamp(-POWER, POWER)\n\n\nclass Block"
+    )
+    used = helper.replace("torch.relu(self.linear(x))", "squash(self.linear(x))")
+    assert outside(SCRIPT, used, "architecture", {}) == ""
+    assert "`POWER = 2`" in outside(SCRIPT, used, "optimizer", {})
+    stolen = SCRIPT.replace("model(load_data()).mean()", "model(None).mean()").replace(
+        "return x\n", "return load_data()\n"
+    )
+    assert "load_data" in outside(SCRIPT, stolen.replace("torch.zeros", "torch.ones"), "architecture", {})
+
+
+def test_a_knob_that_a_person_classified() -> None:
+    """`classify` moves a constant out of a scope, and into it."""
+    change = ("LEARNING_RATE = 1e-3", "LEARNING_RATE = 2e-3")
+    assert check(*change, "optimizer", LEARNING_RATE="training")
+    assert check(*change, "architecture", LEARNING_RATE="architecture") == ""
+
+
+@pytest.mark.parametrize("scope", ["optimizer", "hyperparameters"])
+def test_a_thousand_branches(scope: Scope) -> None:
+    """A long chain of `elif`, a tower of operators and a number of 5,000 digits are judged like anything else."""
+    chain = "if a:\n    b = 1\n" + "".join(f"elif a == {n}:\n    b = {n}\n" for n in range(1200))
+    assert bool(outside(chain, chain.replace("b = 5\n", "b = 7\n"), scope, {})) == (scope == "optimizer")
+    for text in ("f" + ".a" * 900 + "\n", "x = " + "-" * 900 + "1\n", "x = 0x" + "f" * 5000 + "\n"):
+        gate = Gate(scope=scope, hold=("x",), vary={"x": Range(0, 1)})
+        assert gate.refusal(text, "x = 1\n").startswith("line 1: ")
 
 
 @pytest.mark.parametrize(
@@ -191,6 +249,12 @@ def test_every_knob_of_a_scope_may_move(scope: Scope, script: str) -> None:
         ("Block", "torch.relu", "torch.tanh"),
         ("GPT.configure_optimizers", "AdamW", "NAdam"),
         ("WIDTH", "WIDTH = 64\n", "WIDTH = 64\nWIDTH = 32\n"),
+        ("WIDTH", "def main():\n", "def main():\n    global WIDTH\n    for WIDTH in (3,): pass\n"),
+        ("WIDTH", "import torch\n", "import torch\nfrom math import pi as WIDTH\n"),
+        ("Block.forward", "\n\nmain()", "\n\nBlock.forward = None\nmain()"),
+        ("Block", "\n\nmain()", "\n\ndel Block\nmain()"),
+        ("WIDTH", "\n\nmain()", "\n\nwith open('x') as (WIDTH, y): pass\nmain()"),
+        ("WIDTH", "\n\nmain()", "\n\nprint(WIDTH := 3)\nmain()"),
     ],
 )
 def test_what_is_held(name: str, old: str, new: str) -> None:
@@ -215,6 +279,8 @@ def test_a_held_knob_that_is_no_name() -> None:
     (name,) = [knob.name for knob in find_knobs(script)]
     assert name in held(script, script.replace("0.1", "0.2"), [name])
     assert held(script, script.replace("layer", "drop"), [name]) == ""
+    assert held(script, script.replace("0.1", "0.2"), [name]).startswith("line 2: ")
+    assert "is gone" in held(script, "import torch.nn as nn\nlayer = nn.Identity()\n", [name])
 
 
 def test_ranges() -> None:
