@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import datetime as dt
+import email.utils
+import json
 import socket
 import subprocess
 import sys
@@ -78,13 +82,24 @@ def test_an_endpoint_that_does_not_stream(server: ModelServer, speaks: Speaks) -
 
 
 def test_the_names_of_the_limit(server: ModelServer) -> None:
-    """Endpoints call the length of the answer by one of two names, or know neither."""
-    server.answers = in_turn(
-        [error(400, "Unsupported parameter: 'max_tokens'"), error(422, "max_completion_tokens: extra fields"), "fine"]
+    """Endpoints call the length of the answer by one of two names, or know neither; OpenAI's refusal names both."""
+    refusal = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
     )
+    server.answers = in_turn([error(400, refusal), error(422, "max_completion_tokens: extra fields"), "fine"])
     assert model(server, "openai").ask(QUESTION).usage.calls == 3
     sent = [sorted(k for k in r.body if k.startswith("max_")) for r in server.requests]
-    assert sent == [["max_tokens"], ["max_completion_tokens"], []] or sent[-1] != sent[0]
+    assert sent == [["max_tokens"], ["max_completion_tokens"], []]
+
+
+def test_usage_that_is_not_known_in_a_stream(server: ModelServer) -> None:
+    """Only what asks for it is left out: the answer is streamed still."""
+    server.answers = in_turn([error(400, "extra field", param="stream_options"), "fine"])
+    assert model(server, "openai").ask(QUESTION).usage.output_tokens == 1
+    assert [("stream_options" in r.body, r.body.get("stream")) for r in server.requests] == [
+        (True, True),
+        (False, True),
+    ]
 
 
 def test_an_answer_without_a_count_of_tokens(server: ModelServer) -> None:
@@ -108,6 +123,22 @@ def test_a_stream_cut_in_the_middle(server: ModelServer, speaks: Speaks, monkeyp
     assert (answer.text, answer.usage.calls) == ("whole", 2)
 
 
+def test_what_was_cut_off_is_paid_for_as_well(server: ModelServer, speaks: Speaks) -> None:
+    """Its tokens are counted, by the server's figures where it gave any: Anthropic's tells those of the prompt first."""
+    server.answers = in_turn([Reply("x" * 400, cut=True), "whole"])
+    usage = model(server, speaks).ask(QUESTION).usage
+    assert (usage.calls, usage.output_tokens) == (2, 150)
+    assert usage.input_tokens == (2000 if speaks == "anthropic" else 1004)
+
+
+def test_an_error_in_the_middle_of_a_stream(server: ModelServer, speaks: Speaks) -> None:
+    """An endpoint that says in its stream that it is overloaded is asked again, whatever the status was."""
+    overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    event = f"event: error\ndata: {json.dumps(overloaded)}\n\n".encode()
+    server.answers = in_turn([Reply(raw=event, headers={"content-type": "text/event-stream"}), "whole"])
+    assert model(server, speaks).ask(QUESTION).text == "whole"
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 529, 408])
 def test_a_busy_endpoint_is_asked_again(server: ModelServer, speaks: Speaks, status: int) -> None:
     """After as long as it says, and every request counts."""
@@ -121,6 +152,22 @@ def test_retry_after_is_obeyed(server: ModelServer) -> None:
     start = time.monotonic()
     model(server, "openai").ask(QUESTION)
     assert time.monotonic() - start >= 2
+
+
+def test_retry_after_as_a_date(server: ModelServer) -> None:
+    """The header may hold a date; one that is past, or that is none, does not hurt."""
+    later = email.utils.format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=4), usegmt=True)
+    past = "Wed, 21 Oct 2015 07:28:00"
+    server.answers = in_turn([*(error(429, "busy", retry_after=said) for said in (later, past, "soon")), "fine"])
+    start = time.monotonic()
+    assert model(server, "openai").ask(QUESTION).usage.calls == 4
+    assert time.monotonic() - start >= 2
+
+
+def test_an_endpoint_that_wants_no_pause(server: ModelServer, speaks: Speaks) -> None:
+    """One that refuses for ever and says `Retry-After: 0` is not asked hundreds of times."""
+    failure = failed(server, speaks, *[error(429, "busy", retry_after="0")] * 1000, timeout_s=2)
+    assert 2 <= failure.usage.calls <= 20
 
 
 def test_a_busy_endpoint_for_ever(server: ModelServer, speaks: Speaks) -> None:
@@ -149,9 +196,10 @@ def test_a_silent_endpoint(server: ModelServer, speaks: Speaks) -> None:
         (error(402, "no credit"), "account"),
         (error(429, "You exceeded your quota", code="insufficient_quota"), "account"),
         (Reply(status=200, raw=b"<html><body>Sign in</body></html>", headers={"content-type": "text/html"}), "base-url"),
+        (Reply(status=200, raw=b"\n<!doctype html><title>Sign in</title>", headers={"content-type": "text/plain"}), "base-url"),
         (Reply(status=307, raw=b"", headers={"location": "http://127.0.0.1:9/v1/chat/completions"}), "base-url"),
     ],
-    ids=["401", "403", "404", "402", "quota", "html", "redirect"],
+    ids=["401", "403", "404", "402", "quota", "html", "plain html", "redirect"],
 )  # fmt: skip
 def test_what_asking_again_cannot_help(server: ModelServer, speaks: Speaks, reply: Reply, hint: str) -> None:
     """It is asked once, the reason never holds the key, and the hint says where to look."""
@@ -175,6 +223,7 @@ def test_an_answer_of_ten_megabytes(server: ModelServer, speaks: Speaks) -> None
     failure = failed(server, speaks, "x" * 10_000_000)
     assert "longer than 2 MB" in failure.reason
     assert not failure.lasting
+    assert failure.usage.output_tokens > 500_000, "what was said was paid for"
 
 
 def test_a_body_without_end(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,11 +233,44 @@ def test_a_body_without_end(server: ModelServer, monkeypatch: pytest.MonkeyPatch
     assert "longer than 2 MB" in failure.reason
 
 
-@pytest.mark.parametrize("raw", [b"{}", b"[]", b'{"choices": 5}', b"not json", b'{"error": "x"}', b""])
-def test_an_answer_of_no_form(server: ModelServer, speaks: Speaks, raw: bytes) -> None:
-    """What is not of the protocol's form is no answer, and no traceback."""
+MALFORMED = [
+    b"{}", b"[]", b"5", b"null", b'{"choices": 5}', b'{"choices": [5]}', b'{"choices": []}',
+    b'{"choices": [{"message": {"content": ["x"]}, "finish_reason": "stop"}]}',
+    b'{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": "x"}}',
+    b'{"type": "message", "content": 5}', b'{"type": "message", "content": [5], "stop_reason": "end_turn"}',
+    b'{"type": "message", "content": [{"type": "text"}], "stop_reason": "end_turn", "usage": null}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", MALFORMED)
+def test_an_answer_of_another_form(server: ModelServer, speaks: Speaks, raw: bytes) -> None:
+    """JSON that is no answer of the protocol is no answer, and no traceback; it is not asked for again."""
     replies = [Reply(status=200, raw=raw, headers={"content-type": "application/json"})] * 9
-    assert failed(server, speaks, error(400, "stream", param="stream"), *replies, timeout_s=1.5).reason
+    failure = failed(server, speaks, error(400, "stream", param="stream"), *replies)
+    assert "protocol" in failure.reason
+    assert not failure.lasting
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"data: 5\n\n", b'data: {"choices":[{"delta":{"content":5}}]}\n\n', b"data: {\n\n", b"\xff\xfe",
+     b'event: message_start\ndata: {"type":"message_start"}\n\n', b"event: message_start\ndata: {\n\n",
+     b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"type":"text_delta","text":5}}\n\n'],
+)  # fmt: skip
+def test_a_stream_of_another_form(server: ModelServer, speaks: Speaks, raw: bytes) -> None:
+    """Events that are none of the protocol's end in a failure as well."""
+    failure = failed(server, speaks, *[Reply(raw=raw, headers={"content-type": "text/event-stream"})] * 9, timeout_s=1)
+    assert "protocol" in failure.reason or "cut off" in failure.reason
+
+
+@pytest.mark.parametrize("raw", [b"not json", b"", b'{"choices": [{"mess'])
+def test_a_body_that_is_no_json(server: ModelServer, speaks: Speaks, raw: bytes) -> None:
+    """It may have been cut off: it is asked for again until the time is over."""
+    replies = [Reply(status=200, raw=raw, headers={"content-type": "application/json"})] * 9
+    assert (
+        "no answer in 1 s" in failed(server, speaks, error(400, "stream", param="stream"), *replies, timeout_s=1).reason
+    )
 
 
 def test_no_server(speaks: Speaks) -> None:
@@ -217,6 +299,30 @@ def test_ctrl_c_while_it_thinks(server: ModelServer, speaks: Speaks) -> None:
     assert time.monotonic() - start < 5
 
 
+def test_ctrl_c_while_a_name_is_looked_up(speaks: Speaks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server that hangs does not hold it up."""
+    released = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        released.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    stopped = threading.Event()
+    threading.Timer(0.3, stopped.set).start()
+    made = connect(
+        speaks=speaks, model="m", base_url="http://models.local/v1", key_variable="KEY", environ={}, timeout_s=60,
+        interrupted=stopped.is_set,
+    )  # fmt: skip
+    start = time.monotonic()
+    try:
+        with pytest.raises(ModelFailed, match="interrupted"):
+            made.ask(QUESTION)
+        assert time.monotonic() - start < 10
+    finally:
+        released.set()
+
+
 def test_the_environment_does_not_choose_the_endpoint(
     server: ModelServer, speaks: Speaks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,10 +330,31 @@ def test_the_environment_does_not_choose_the_endpoint(
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "another-credential")
-    monkeypatch.setenv("OPENAI_API_KEY", "another-credential")
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "ANTHROPIC_API_KEY"):
+        monkeypatch.setenv(name, "another-credential")
+    for name in ("OPENAI_CUSTOM_HEADERS", "ANTHROPIC_CUSTOM_HEADERS"):
+        monkeypatch.setenv(name, "X-Team: another-credential\nX-Api-Key: another-credential")
     server.answers = in_turn(["fine"])
     assert model(server, speaks).ask(QUESTION).text == "fine"
     assert "another-credential" not in str(server.requests[0].headers)
+    assert KEY in str(server.requests[0].headers)
+
+
+def test_an_address_with_the_version(server: ModelServer) -> None:
+    """Anthropic's SDK adds it by itself: an address that has it already is taken as well."""
+    server.answers = in_turn(["fine"])
+    connect(
+        speaks="anthropic", model="m", base_url=server.url + "/", key_variable="KEY", environ={}, timeout_s=20,
+        interrupted=lambda: False,
+    ).ask(QUESTION)  # fmt: skip
+    assert [request.path for request in server.requests] == ["/v1/messages"]
+
+
+def test_the_key_is_not_in_what_is_printed(server: ModelServer, speaks: Speaks) -> None:
+    """Neither as itself nor in another form, by whatever repeats it."""
+    assert KEY not in repr(model(server, speaks))
+    encoded = base64.b64encode(f"x:{KEY}".encode()).decode()
+    assert encoded[4:-6] not in failed(server, speaks, error(403, f"not allowed: Basic {encoded}")).reason
 
 
 @pytest.mark.parametrize(
@@ -235,6 +362,8 @@ def test_the_environment_does_not_choose_the_endpoint(
     [
         ({"model": None}, "`model` must be set"),
         ({"environ": {}, "base_url": None}, "KEY is not set"),
+        ({"environ": {"KEY": "sk-pass\nsk-pass"}}, "KEY holds no key"),
+        ({"environ": {"KEY": "sk-pässword"}}, "KEY holds no key"),
         ({"base_url": "ftp://x/v1"}, "no http or https address"),
         ({"base_url": "http://[::1"}, "no http or https address"),
         ({"base_url": "http://me:pass@x/v1"}, "more than an address"),
@@ -277,7 +406,7 @@ def test_who_needs_a_key(base_url: str | None, needed: bool) -> None:
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch, speaks: Speaks) -> None:
     """What to install is said."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(SettingsError, match=f"`{speaks}` is not installed"):
+    with pytest.raises(SettingsError, match=f"the `{speaks}` package is not installed"):
         connect(
             speaks=speaks, model="m", base_url="http://localhost/v1", key_variable="KEY", environ={}, timeout_s=1,
             interrupted=lambda: False,

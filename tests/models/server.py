@@ -6,6 +6,7 @@ What it answers is a script: a function from the request to a `Reply`. It record
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -74,6 +75,15 @@ def in_turn(replies: Iterable[Reply | str]) -> Answers:
     return answer
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Quiet where the client has gone, as one that was interrupted has."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class ModelServer:
     """The server as a context manager. `url`: what an OpenAI client is given; Anthropic's takes `root`."""
 
@@ -112,8 +122,7 @@ class ModelServer:
                 self.end_headers()
                 self.wfile.write(data)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
 
     @property
     def root(self) -> str:

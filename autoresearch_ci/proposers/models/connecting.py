@@ -37,8 +37,13 @@ def connect(
             f"there is no key: {key_variable} is not set",
             hint="set it in the environment (in Actions: the input for the key), or name another variable by `api-key-env`",
         )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise SettingsError(
+            f"{key_variable} holds no key: keys are one word of letters, digits and signs",
+            hint="copy the key again, without quotes or a second line",
+        )
     if importlib.util.find_spec(speaks) is None:
-        raise SettingsError(f"the package `{speaks}` is not installed", hint=f"pip install 'autoresearch-ci[{speaks}]'")
+        raise SettingsError(f"the `{speaks}` package is not installed", hint=f"pip install 'autoresearch-ci[{speaks}]'")
     key = key or NO_KEY
     dialect: Dialect
     if speaks == "openai":

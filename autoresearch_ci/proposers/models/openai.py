@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import httpx2
 import openai
 
 from autoresearch_ci.proposers.models import Question
-from autoresearch_ci.proposers.models.endpoint import Piece
+from autoresearch_ci.proposers.models.endpoint import Malformed, Piece
 from autoresearch_ci.proposers.models.transport import client
 
 BASE_URL: Final = "https://api.openai.com/v1"
@@ -24,31 +24,22 @@ class OpenAIDialect:
         self._base_url = base_url or BASE_URL
         self._timeout_s = timeout_s
 
-    @property
-    def optional(self) -> tuple[str, ...]:
-        return ("stream_options", "max_completion_tokens", "max_tokens", "stream")
+    def optional(self, left_out: frozenset[str]) -> tuple[str, ...]:
+        return tuple(self._options(1, left_out))
 
     def errors(self) -> tuple[type[Exception], ...]:
         return (openai.OpenAIError, httpx2.HTTPError, ValueError)
 
-    async def say(self, question: Question, left_out: frozenset[str]) -> AsyncIterator[Piece]:
-        """The pieces of one answer."""
+    async def say(self, question: Question, left_out: frozenset[str]) -> AsyncGenerator[Piece, None]:
+        """The pieces of one answer. Malformed when it is not of the protocol's form."""
         messages: list[Any] = [{"role": "system", "content": question.system}]
         messages += [{"role": message.role, "content": message.text} for message in question.messages]
-        options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
-        # OpenAI's own models know the new name only, many other endpoints the old one only.
-        first, second = ("max_completion_tokens", "max_tokens")
-        if self._base_url != BASE_URL:
-            first, second = second, first
-        options[second if first in left_out else first] = question.answer_tokens
-        options = {name: value for name, value in options.items() if name not in left_out}
-        if "stream" in left_out:
-            options.pop("stream_options", None)
+        options = self._options(question.answer_tokens, left_out)
         async with openai.AsyncOpenAI(
-            api_key=self._key, base_url=self._base_url, max_retries=0, http_client=client(self._timeout_s)
+            api_key=self._key, base_url=self._base_url, max_retries=0, http_client=client(self._timeout_s, self._key)
         ) as sdk:
             made: Any = await sdk.chat.completions.create(model=self._model, messages=messages, **options)
-            if "stream" in left_out:
+            if "stream" not in options:
                 for piece in _pieces(made, "message"):
                     yield piece
                 return
@@ -56,16 +47,35 @@ class OpenAIDialect:
                 for piece in _pieces(chunk, "delta"):
                     yield piece
 
+    def _options(self, answer_tokens: int, left_out: frozenset[str]) -> dict[str, Any]:
+        """The parameters that can be left out, without those that are."""
+        options: dict[str, Any] = {}
+        # OpenAI's own models know the new name only, many other endpoints the old one only.
+        limits = ["max_completion_tokens", "max_tokens"]
+        if self._base_url != BASE_URL:
+            limits.reverse()
+        for limit in limits:
+            if limit not in left_out:
+                options[limit] = answer_tokens
+                break
+        if "stream" not in left_out:
+            options["stream"] = True
+            if "stream_options" not in left_out:
+                options["stream_options"] = {"include_usage": True}
+        return options
+
 
 def _pieces(answer: Any, holder: str) -> list[Piece]:
-    """What a chunk, or a whole answer, says. ValueError when it is not of the protocol's form."""
-    choices = getattr(answer, "choices", None)
-    if not isinstance(choices, list):
-        raise ValueError(f"not an answer of the protocol: {str(answer)[:100]}")
-    pieces = []
-    for choice in choices[:1]:
-        content = getattr(getattr(choice, holder, None), "content", None)
-        pieces.append(Piece(content or "", getattr(choice, "finish_reason", None) or ""))
-    if usage := getattr(answer, "usage", None):
-        pieces.append(Piece(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens))
+    """What a chunk, or a whole answer, says."""
+    try:
+        pieces = []
+        for choice in (answer.choices or [])[:1]:
+            held = getattr(choice, holder)
+            pieces.append(Piece((held and held.content) or "", choice.finish_reason or ""))
+        if usage := getattr(answer, "usage", None):
+            pieces.append(Piece(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens))
+    except (AttributeError, TypeError) as error:  # the SDK hands over whatever JSON it got
+        raise Malformed from error
+    if not pieces and holder == "message":
+        raise Malformed
     return pieces
