@@ -17,7 +17,7 @@ from scipy.special import ndtr
 
 Array = NDArray[np.float64]
 
-LENGTHS = (1.5, 3.0, 6.0, 20.0)  # natural steps; at 20 a knob hardly matters
+LENGTHS = (1.5, 4.0, 16.0)  # natural steps; at 16 a knob hardly matters
 USUAL = 1  # of LENGTHS
 NOISES = (1e-4, 1e-2, 1e-1)  # variance of a reading, that of the function being 1
 ADDITIVE = 0.5  # the share of the sum in the kernel
@@ -78,7 +78,7 @@ class JointModel:
         )
         chosen, (additive, radius) = [start] * knobs, sums[start]
         for knob in np.flatnonzero(apart.max(axis=(1, 2))):
-            for length in range(len(LENGTHS)):
+            for length in (each for each in range(len(LENGTHS)) if each != start):
                 old = chosen[knob]
                 other = additive + single[length][knob] - single[old][knob]
                 wider = radius + square[length][knob] - square[old][knob]
@@ -100,18 +100,19 @@ def _doubt(length: int) -> float:
 def _matern(distance: Array) -> Array:
     """The Matérn kernel with smoothness 5/2."""
     scaled = math.sqrt(5) * distance
-    kernel: Array = (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+    kernel: Array = (1 + scaled + scaled * scaled / 3) * np.exp(-scaled)
     return kernel
 
 
 def _blend(additive: Array, square: Array) -> Array:
     """The sum over the knobs, and the kernel of all distances together; `square` is the square of their length."""
-    return ADDITIVE * additive + (1 - ADDITIVE) * _matern(np.sqrt(np.maximum(square, 0.0)))
+    kernel: Array = ADDITIVE * additive + (1 - ADDITIVE) * _matern(np.sqrt(np.maximum(square, 0.0)))
+    return kernel
 
 
 def _cholesky(kernel: Array, noise: float) -> Array:
-    factor: Array = np.linalg.cholesky(kernel + noise * np.eye(len(kernel)))
-    return factor
+    factor = np.linalg.cholesky(kernel + noise * np.eye(len(kernel)))
+    return np.asarray(factor, dtype=np.float64)
 
 
 def levelled(losses: Sequence[float | None]) -> Array:

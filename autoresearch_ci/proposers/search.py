@@ -23,10 +23,10 @@ from autoresearch_ci.proposers.joint import JointModel, levelled
 from autoresearch_ci.proposers.record import Record, Setting
 from autoresearch_ci.source import fingerprint
 
-OPENING = 2  # settings that are known before the model has its say
-WINDOW = 60  # latest results that the model is fitted to: its cost does not grow with the session
+OPENING = 8  # settings that are known before the model has its say
+WINDOW = 40  # latest results that the model is fitted to: its cost does not grow with the session
 PAIRED = 8  # steps of one knob that are paired with one another
-SAMPLED = 300  # settings near the incumbent
+SAMPLED = 120  # settings near the incumbent
 AT_ONCE = (1, 2, 3, 4)  # how many knobs differ in such a setting
 NEAR = 1.5  # standard deviation of their steps
 BEST = 50  # candidates of the model that are tried for novelty, before whatever step is left

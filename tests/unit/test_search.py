@@ -21,8 +21,11 @@ from autoresearch_ci.experiment import (
     Status,
     Verdict,
 )
-from autoresearch_ci.knobs import Knob, find_knobs, from_parameters
+from autoresearch_ci.knobs import Knob, Value, as_parameters, find_knobs, from_parameters, set_knobs
+from autoresearch_ci.proposals import Gate
+from autoresearch_ci.proposers.axes import axis_of
 from autoresearch_ci.proposers.search import SearchProposer
+from autoresearch_ci.scope import Range
 from autoresearch_ci.source import fingerprint
 
 SCRIPT = """\
@@ -67,6 +70,17 @@ class Loop:
         loss = self.train({knob.name: knob for knob in find_knobs(script)})
         return None if loss is None else self.sign * loss
 
+    def others(self, values: Mapping[str, Value], *, rest: str = "", by: Mapping[str, Scalar] | None = None) -> Status:
+        """An experiment of another proposer: these values, and `rest` after the script's text."""
+        knobs = {knob.name: knob for knob in find_knobs(self.script)}
+        moves = as_parameters({name: (knobs[name].value, value) for name, value in values.items()})
+        parameters = dict(by) if by is not None else moves | ({"also": "other code"} if rest else {})
+        script = set_knobs(self.script, values) + rest
+        proposal = Proposal(
+            script=script, description="theirs", category=Category.OTHER, proposer="llm", parameters=parameters
+        )
+        return self.judge(proposal)
+
     def add(self, proposal: Proposal | None, script: str, status: Status, metric: float | None) -> None:
         number = len(self.history.experiments)
         experiment = Experiment(
@@ -85,8 +99,11 @@ class Loop:
 
     def step(self, proposer: SearchProposer) -> Proposal | None:
         proposal = proposer.propose(self.history, self.script)
-        if proposal is None:
-            return None
+        if proposal is not None:
+            self.judge(proposal)
+        return proposal
+
+    def judge(self, proposal: Proposal) -> Status:
         best = self.history.incumbent
         assert best is not None
         assert best.metric is not None
@@ -96,7 +113,7 @@ class Loop:
         self.add(proposal, proposal.script, status, metric)
         if better:
             self.script = proposal.script
-        return proposal
+        return status
 
     def run(self, proposer: SearchProposer, times: int) -> list[Proposal]:
         """The proposals of up to `times` experiments: fewer when nothing is left to try."""
@@ -243,3 +260,192 @@ def test_long_session() -> None:
     assert SearchProposer(Direction.MINIMIZE).propose(loop.history, loop.script) == proposer.propose(
         loop.history, loop.script
     )
+
+
+# --- several knobs at once ---------------------------------------------------------------------------------------------
+
+RIDGE = """\
+MATRIX_LR = 0.04
+WEIGHT_DECAY = 0.1
+BETA2 = 0.95
+train(MATRIX_LR, WEIGHT_DECAY, BETA2)
+"""
+
+
+def ridge(knobs: Mapping[str, Knob]) -> float:
+    """Better only where rate and decay move together: either alone makes it worse."""
+    rate, decay = (
+        knobs[name].coordinate(knobs[name].value) - math.log2(start)
+        for name, start in (("MATRIX_LR", 0.04), ("WEIGHT_DECAY", 0.1))
+    )
+    return 1 + 3 * abs(rate - decay) - 0.1 * (rate + decay)
+
+
+def test_several_at_once() -> None:
+    """What no single step improves, several knobs at once do; the proposal names them all."""
+    loop = Loop(train=ridge, script=RIDGE)
+    made = loop.run(SearchProposer(Direction.MINIMIZE), 40)
+    several = [p for p in made if len(from_parameters(p.parameters)) > 1]
+    assert several
+    for proposal in several:
+        assert proposal.description.count(" → ") == len(from_parameters(proposal.parameters))
+    (best,) = [e for e in loop.history.experiments if loop.history.incumbent == e]
+    assert len(from_parameters(best.parameters)) > 1
+    assert best.metric is not None
+    assert best.metric < 1
+
+
+def test_learns_from_others() -> None:
+    """A step of another proposer that paid is followed by a further one of the same knob, before knobs of its rank are tried."""
+    loop = Loop(train=lambda knobs: float(knobs["DEPTH"].value))
+    assert loop.others({"DEPTH": 6}) is Status.KEEP
+    made = loop.run(SearchProposer(Direction.MINIMIZE), 4)
+    depth = next(p for p in made if "DEPTH" in from_parameters(p.parameters))
+    assert depth.description == "DEPTH 6 → 4"
+    assert depth.rationale == "moving DEPTH this way paid"
+
+
+def test_learns_from_several_of_others() -> None:
+    """Of a kept change of two knobs each has its share of the gain: both are moved further."""
+    loop = Loop(train=lambda knobs: float(knobs["DEPTH"].value) - float(knobs["MATRIX_LR"].value))
+    assert loop.others({"DEPTH": 6, "MATRIX_LR": 0.08}) is Status.KEEP
+    reasons = [p.rationale for p in loop.run(SearchProposer(Direction.MINIMIZE), 12)]
+    assert "moving DEPTH this way paid" in reasons
+    assert "moving MATRIX_LR this way paid" in reasons
+
+
+def test_learns_no_curve_from_other_code() -> None:
+    """A change of knobs and other code says nothing of the knobs, but its values are where the search goes on from."""
+    loop = Loop(train=lambda knobs: float(knobs["DEPTH"].value))
+    assert loop.others({"DEPTH": 6}, rest="use(1)\n") is Status.KEEP
+    proposals = loop.run(SearchProposer(Direction.MINIMIZE), 12)
+    assert proposals[0].description == "MATRIX_LR 0.04 → 0.08"
+    depth = next(p for p in proposals if "DEPTH" in from_parameters(p.parameters))
+    assert depth.rationale == "DEPTH has not been tried yet"
+    assert from_parameters(depth.parameters)["DEPTH"][0] == 6
+
+
+def test_learns_from_second_tries() -> None:
+    """A near miss that is kept when tried again is a step of the knobs that it moved."""
+    loop = Loop(train=lambda knobs: 10 + float(knobs["DEPTH"].value))
+    assert loop.others({"DEPTH": 12}) is Status.DISCARD
+    loop.train = lambda knobs: 20 - float(knobs["DEPTH"].value)
+    script = set_knobs(loop.script, {"DEPTH": 12})
+    again = Proposal(script=script, description="again", category=Category.OTHER, parameters={"near-miss": 1})
+    assert loop.judge(again) is Status.KEEP
+    made = loop.run(SearchProposer(Direction.MINIMIZE), 4)
+    depth = next(p for p in made if "DEPTH" in from_parameters(p.parameters))
+    assert depth.rationale == "moving DEPTH this way paid"
+    assert from_parameters(depth.parameters)["DEPTH"][0] == 12
+
+
+def test_never_loses_a_knob() -> None:
+    """A width so small that it would not be recognised as a knob any more is not proposed."""
+    loop = Loop(train=lambda knobs: float(knobs["width"].value), script="width = 16\nuse(width)\n")
+    loop.run(SearchProposer(Direction.MINIMIZE), 20)
+    assert [knob.name for knob in find_knobs(loop.script)] == ["width"]
+
+
+# --- the gate and the plan ---------------------------------------------------------------------------------------------
+
+
+def test_gate() -> None:
+    """What is held is never moved, and what was run by anybody is not proposed."""
+    loop = Loop()
+    gate = Gate(hold=("MATRIX_LR",))
+    free = SearchProposer(Direction.MINIMIZE, gate=Gate()).propose(loop.history, SCRIPT)
+    first = SearchProposer(Direction.MINIMIZE, gate=gate).propose(loop.history, SCRIPT)
+    assert free is not None
+    assert first is not None
+    assert free.description.startswith("MATRIX_LR")
+    other = replace(loop.history.experiments[0], fingerprint=fingerprint(first.script))
+    gate.remember(other)
+    proposal = SearchProposer(Direction.MINIMIZE, gate=gate).propose(loop.history, SCRIPT)
+    assert proposal is not None
+    assert proposal.script != first.script
+    made = loop.run(SearchProposer(Direction.MINIMIZE, gate=gate), 20)
+    assert len(made) == 20
+    assert not any("MATRIX_LR" in from_parameters(p.parameters) for p in made)
+
+
+def test_classify() -> None:
+    """A knob that a person counts among those in scope is moved, whatever its name says."""
+    gate = Gate(scope="optimizer", classify={"DEPTH": "optimizer"})
+    made = Loop(train=lambda _: 1.0).run(SearchProposer(Direction.MINIMIZE, "optimizer", gate=gate), 12)
+    moved = {name for p in made for name in from_parameters(p.parameters)}
+    assert "DEPTH" in moved
+    assert "ACTIVATION" not in moved
+
+
+def test_vary() -> None:
+    """Where the plan says what to vary, only that is moved, and only within its ranges and values."""
+    vary = {
+        "MATRIX_LR": Range(low=0.01, high=0.1),
+        "DEPTH": Range(values=(4, 6, 8, 12)),
+        "ACTIVATION": Range(values=("gelu",)),
+        "TOTAL_BATCH_SIZE": Range(values=("many",)),
+    }
+    gate = Gate(vary=vary)
+    made = Loop().run(SearchProposer(Direction.MINIMIZE, gate=gate), 30)
+    values = [(name, new) for p in made for name, (_, new) in from_parameters(p.parameters).items()]
+    assert {name for name, _ in values} == {"MATRIX_LR", "DEPTH", "ACTIVATION"}
+    assert all(vary[name].holds(new) for name, new in values)
+    assert {new for name, new in values if name == "DEPTH"} == {4, 6, 8, 12}
+
+
+@pytest.mark.parametrize(
+    ("name", "within", "low", "high"),
+    [
+        ("MATRIX_LR", Range(), 0.0013, 1.2),
+        ("MATRIX_LR", Range(low=0.0, high=0.5), 0.0, 0.5),
+        ("WEIGHT_DECAY", Range(low=0.01, high=0.2), 0.01, 0.2),
+        ("WEIGHT_DECAY", Range(high=0.2), 0.0, 0.2),
+        ("TOTAL_BATCH_SIZE", Range(low=2**18, high=2**20), 2**18, 2**20),
+        ("WARMDOWN_RATIO", Range(low=0.25, high=0.75), 0.25, 0.75),
+        ("ADAM_BETAS.beta2", Range(low=0.9, high=0.99), 0.9, 0.99),
+    ],
+)
+def test_ranges(name: str, within: Range, low: float, high: float) -> None:
+    """A plan's range replaces the usual one, on whatever scale the knob is; without ends it leaves it."""
+    axis = axis_of(next(knob for knob in find_knobs(SCRIPT) if knob.name == name), within)
+    assert axis is not None
+    values = sorted(float(value) for value in axis.values())
+    assert values[0] == pytest.approx(low, rel=0.05)
+    assert values[-1] == pytest.approx(high, rel=0.05)
+    assert axis.at(-1000) == values[0]
+    assert axis.at(1000) == values[-1]
+
+
+def test_empty_range() -> None:
+    """A range that holds no value, or values that are none of the knob's, leave nothing to move."""
+    depth = next(knob for knob in find_knobs(SCRIPT) if knob.name == "DEPTH")
+    assert axis_of(depth, Range(low=5, high=4)) is None
+    assert axis_of(depth, Range(values=("deep", True, -1))) is None
+
+
+# --- what it tells a model ---------------------------------------------------------------------------------------------
+
+
+def test_outlook() -> None:
+    """Two to five plain lines: knobs with values and ranges, what mattered, what is next; asking changes nothing."""
+    loop, proposer = Loop(), SearchProposer(Direction.MINIMIZE)
+    at_first = proposer.outlook(loop.history, loop.script)
+    assert "MATRIX_LR = 0.04 (" in at_first
+    assert "Next: MATRIX_LR 0.04 → 0.08" in at_first
+    for _ in range(12):
+        text = proposer.outlook(loop.history, loop.script)
+        assert 2 <= len(text.splitlines()) <= 5
+        proposal = loop.step(proposer)
+        assert proposal is not None
+        assert f"Next: {proposal.description}" in text
+    assert "what mattered most first" in text
+
+
+def test_outlook_of_nothing() -> None:
+    """Without a knob, or with every value tried, the outlook says so."""
+    loop = Loop(train=lambda _: 1.0, script="print('nothing to tune')\n")
+    assert "nothing to propose" in SearchProposer(Direction.MINIMIZE).outlook(loop.history, loop.script)
+    loop = Loop(train=lambda _: 1.0, script="USE_ROPE = True\nuse(USE_ROPE)\n")
+    proposer = SearchProposer(Direction.MINIMIZE)
+    loop.run(proposer, 5)
+    assert "nothing is left" in proposer.outlook(loop.history, loop.script)
