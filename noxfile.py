@@ -86,6 +86,13 @@ def bench_judge(session: nox.Session) -> None:
     session.run("python", "-m", "tests.bench.judging", *session.posargs)
 
 
+@nox.session(name="bench-search")
+def bench_search(session: nox.Session) -> None:
+    """Compares `search` with random search, TPE and CMA-ES at equal runs, and prints a table; about ten minutes on two cores."""
+    install(session, "bench", "-e", ".[torch]")
+    session.run("python", "-m", "tests.bench.search", *session.posargs)
+
+
 @nox.session
 def generate(session: nox.Session) -> None:
     """Writes the tables, the action's inputs and the schema from the one declaration of the settings."""

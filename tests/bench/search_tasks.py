@@ -262,7 +262,7 @@ val_loss = float(abs(model.predict(people[250:]) - disease[250:]).mean())
 print(f"val_loss: {val_loss:.6f}")
 """
 
-FLOPS = 1.5e10  # what a run of the starter may compute: about 20 steps of the untouched script, half a second
+FLOPS = 1e10  # what a run of the starter may compute: a dozen steps of the untouched script
 
 
 def starter_text() -> str:
