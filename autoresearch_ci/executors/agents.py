@@ -105,7 +105,9 @@ class ContainerAgents:
         """Runs the agent in a container of its own, which is gone afterwards. SettingsError when it cannot be started."""
         import docker.errors
 
-        options: dict[str, Any] = {} if sys.platform == "win32" else {"user": f"{os.getuid()}:{os.getgid()}"}
+        options: dict[str, Any] = {}
+        if sys.platform != "win32":
+            options["user"] = f"{os.getuid()}:{os.getgid()}"
         with tempfile.TemporaryDirectory(prefix="autoresearch-agent-") as folder:
             prompt = Path(folder, "prompt")
             prompt.write_text(request.prompt, encoding="utf-8")

@@ -6,6 +6,7 @@ After the agents' own `--help`, at the versions that `.ci/agents` installs. None
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -241,8 +242,9 @@ PRESETS: Final[Mapping[str, Preset]] = {
     "aider": Preset(
         command=(
             "aider", "--yes-always", "--no-git", "--no-check-update", "--no-show-model-warnings", "--no-show-release-notes",
-            "--analytics-disable", "--no-pretty", "--no-stream", "--no-suggest-shell-commands", "--no-detect-urls", "--map-tokens",
-            "0", "--message-file", PROMPT_FILE, "{training-script}",
+            "--analytics-disable", "--no-pretty", "--no-stream", "--no-suggest-shell-commands", "--no-detect-urls",
+            "--map-tokens", "0", "--chat-history-file", os.devnull, "--input-history-file", os.devnull,
+            "--message-file", PROMPT_FILE, "{training-script}",
         ),
         install="pip install aider-chat",
         model=("--model", "{model}"),

@@ -76,8 +76,9 @@ def read_answer(text: str, script: str, name: str) -> Suggestion:
 
 
 def read_fields(text: str) -> tuple[str, str, Category]:
-    """(hypothesis, description, category) of an answer that need not hold code; empty and `other` where it does not say."""
-    fields = _fields(text.splitlines())
+    """(hypothesis, description, category) as an agent's output ends with; empty and `other` where it does not say."""
+    matches = (_FIELD.fullmatch(line[:4000]) for line in text.splitlines())
+    fields = {match[1].lower(): match[2].strip(" \t*_`") for match in matches if match}
     return (
         clean(fields.get("hypothesis", ""), MAX_HYPOTHESIS),
         clean(fields.get("description", ""), MAX_DESCRIPTION),

@@ -124,8 +124,8 @@ def test_forty_experiments_and_no_time_for_what_cannot_run(project: Project, ser
     status = project.run("status", "--tag", "night").stdout
     assert re.search(r"Kept by proposer:\*\* .*llm \d+ of \d+.* · \*\*by category:", status)
     assert f"**Models:** {asked} calls, " in status
-    for page in (project.home / "state").rglob("pull-requests/**/*.md"):
-        assert "Proposers: " in page.read_text()
+    page = next((project.home / "state").rglob("pull-requests/**/*.html")).read_text()
+    assert "Proposers: " in page
     summary = project.git("show", "autoresearch/night:autoresearch-summary.md")
     assert "### Kept by proposer" in summary
     assert "$" in summary[summary.index("## Proposers") :]
