@@ -39,7 +39,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Types, as each of the three systems sees them."""
-    install(session, "typing", "-e", ".")
+    install(session, "typing", "-e", ".[openai,anthropic]")
     for platform in ("linux", "darwin", "win32"):
         session.run("mypy", "--platform", platform, "autoresearch_ci", "tests", "noxfile.py")
 
@@ -54,7 +54,7 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, and the coverage of unit and integration tests together. With arguments: those tests, no coverage."""
-    install(session, "tests", "-e", ".[torch]")
+    install(session, "tests", "-e", ".[torch,openai,anthropic]")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -73,7 +73,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measures what the program adds to the training itself, and prints a table."""
-    install(session, "tests", "-e", ".[torch]")
+    install(session, "tests", "-e", ".[torch,openai,anthropic]")
     session.run("python", "-m", "tests.bench.overhead", *session.posargs)
     session.run("python", "-m", "tests.bench.wall")
 

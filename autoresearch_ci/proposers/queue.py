@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from autoresearch_ci.errors import SettingsError
-from autoresearch_ci.experiment import Category, History, Proposal
+from autoresearch_ci.experiment import Category, History, Proposal, Usage
 from autoresearch_ci.knobs import as_parameters, find_knobs, set_knobs
 from autoresearch_ci.proposals import Declined, Gate, Proposer
 from autoresearch_ci.proposers.changes import described, noted
@@ -49,19 +49,21 @@ class QueueProposer:
         self._then = then
         self._asked: set[str] = set()
         self._skipped: tuple[str, ...] = ()  # why wishes came to nothing, until somebody was told
+        self._spent = Usage()  # on words that came to nothing
 
     def propose(self, history: History, script: str) -> Proposal | None:
         """The next wish that was not asked for yet and may be run; the notes tell of those that were passed over.
 
-        Declined when an author declines, and once at the end when wishes were passed over and nothing follows.
+        Declined once at the end when wishes were passed over and nothing follows.
         """
         proposal = self._next_wish(history, script)
         if proposal is None and self._then is not None:
             proposal = self._then.propose(history, script)
-        notes, self._skipped = self._skipped, ()
+        notes, spent = self._skipped, self._spent
+        self._skipped, self._spent = (), Usage()
         if proposal is None and notes:
-            raise Declined(notes[-1], notes=notes)
-        return replace(proposal, notes=(*notes, *proposal.notes)) if proposal else None
+            raise Declined(notes[-1], usage=spent, notes=notes)
+        return replace(proposal, usage=spent + proposal.usage, notes=(*notes, *proposal.notes)) if proposal else None
 
     def _next_wish(self, history: History, script: str) -> Proposal | None:
         done = {experiment.parameters.get(WISH) for experiment in history.experiments}
@@ -71,7 +73,12 @@ class QueueProposer:
             self._asked.add(wish.text)
             if wish.is_words:
                 assert self._author is not None  # checked at the beginning
-                proposal = self._author.propose(history, script, wish=wish.text)
+                try:
+                    proposal = self._author.propose(history, script, wish=wish.text)
+                except Declined as no:
+                    self._spent += no.usage
+                    self._skipped += (*no.notes, f"passed over `{clean(wish.text, 80)}`: {clean(no.reason, 200)}")
+                    continue
                 if proposal is not None:
                     return replace(proposal, parameters={**proposal.parameters, WISH: wish.text})
                 continue

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -65,19 +66,19 @@ class Bench:
 
     folder: Path
 
-    def proposer(self, program: str, **values: object) -> AgentProposer:
+    def proposer(self, program: str, **values: Any) -> AgentProposer:
         agent = self.folder / "agent.py"
         agent.write_text(textwrap.dedent(program))
         prompts = Prompts(
             script_name="train.py", metric="val_bpb", direction=Direction.MINIMIZE, time_budget_s=60, scope="all",
             tokens=8000, log=lambda _: "",
         )  # fmt: skip
-        defaults: dict[str, object] = {
+        defaults: dict[str, Any] = {
             "preset": preset(None, f"{sys.executable} {agent}"), "launcher": NativeAgents(self.folder / "scratch"),
             "interrupt": Never(), "export": self.export, "script_name": "train.py", "directory": ".", "gate": Gate(),
             "budget": Budget(), "prompts": prompts, "environ": dict(os.environ), "timeout_s": 20.0,
         }  # fmt: skip
-        return AgentProposer(**{**defaults, **values})  # type: ignore[arg-type]
+        return AgentProposer(**{**defaults, **values})
 
     @contextmanager
     def export(self, _commit: str) -> Iterator[Path]:
@@ -90,10 +91,10 @@ class Bench:
         finally:
             shutil.rmtree(tree)
 
-    def run(self, program: str, **values: object) -> Proposal:
+    def run(self, program: str, **values: Any) -> Proposal:
         return self.proposer(program, **values).propose(HISTORY, SCRIPT)
 
-    def declined(self, program: str, **values: object) -> Declined:
+    def declined(self, program: str, **values: Any) -> Declined:
         with pytest.raises(Declined) as caught:
             self.run(program, **values)
         assert "\n" not in caught.value.reason

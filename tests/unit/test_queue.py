@@ -127,11 +127,17 @@ def test_words_are_for_a_model() -> None:
 
 
 def test_words_that_come_to_nothing() -> None:
-    """The author's refusal is passed on once, and the next wish follows."""
-    proposer = queue(["words", "WIDTH=128"], script=SCRIPT, then=None, author=Model(declines=True))
-    with pytest.raises(Declined):
+    """The next wish follows, and says what was passed over; at the end somebody is told once."""
+    author = Model(declines=True)
+    proposer = queue(["words", "more words", "WIDTH=128", "the last words"], script=SCRIPT, then=None, author=author)
+    proposal = proposer.propose(NEW, SCRIPT)
+    assert proposal is not None
+    assert proposal.description == "WIDTH 64 → 128"
+    assert proposal.notes == ("passed over `words`: no idea", "passed over `more words`: no idea")
+    with pytest.raises(Declined, match="the last words"):
         proposer.propose(NEW, SCRIPT)
-    assert proposer.propose(NEW, SCRIPT) is not None
+    assert proposer.propose(NEW, SCRIPT) is None
+    assert author.wishes == ["words", "more words", "the last words"]
 
 
 def test_words_without_a_model() -> None:
