@@ -183,13 +183,12 @@ def areas(curves: Sequence[Curve]) -> dict[tuple[str, str, int], float]:
         known = optimum[c.task]
         seen = min(c.losses) if known is None else known
         best[c.task, c.seed] = min(best.get((c.task, c.seed), seen), seen)
-    return {
-        (c.method, c.task, c.seed): statistics.fmean(
-            (c.losses[0] - loss) / (c.losses[0] - best[c.task, c.seed]) for loss in c.losses[1:]
-        )
-        for c in curves
-        if c.losses[0] > best[c.task, c.seed]
-    }
+    area: dict[tuple[str, str, int], float] = {}
+    for c in curves:
+        reach = c.losses[0] - best[c.task, c.seed]
+        gains = [c.losses[0] - loss for loss in c.losses[1:]]
+        area[c.method, c.task, c.seed] = statistics.fmean(gains) / reach if reach > 0 else 0.0
+    return area
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -207,7 +206,7 @@ def table(curves: Sequence[Curve], tasks: Sequence[Task], seeds: int, runs: int)
     groups = [("all of them", shown)] * (len(shown) > 1) + [("held out", hidden)] * (len(hidden) > 1)
     heads = [f"`{task.name}`" + " (held out)" * task.held_out for task in (*shown, *hidden)]
     lines = [
-        f"Normalised area under the best-so-far curve of {runs} runs, {seeds} seeds; in brackets the mean and its 95 % interval.\n",
+        f"Normalised area under the best-so-far curve of {runs} runs: mean of {seeds} seeds and its 95 % interval.\n",
         "| | " + " | ".join((*(f"**{name}**" for name, _ in groups), *heads, "a proposal takes")) + " |",
         "|---" * (len(groups) + len(heads) + 2) + "|",
     ]
