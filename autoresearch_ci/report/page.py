@@ -14,6 +14,7 @@ from autoresearch_ci.experiment import History, Status
 from autoresearch_ci.report.chart import chart, percent
 from autoresearch_ci.report.commands import merge_commands, reproduce_commands, show_command
 from autoresearch_ci.report.markdown import clean, duration, number
+from autoresearch_ci.report.proposers import HEADINGS, by_category, by_proposer, spending
 from autoresearch_ci.report.pull_request import diff_lines, elapsed_s, failures, steps
 from autoresearch_ci.report.review import (
     INTRODUCTION,
@@ -77,6 +78,11 @@ def page(
         experiments=experiments[::-1],
         experiments_cut=len(history.experiments) - len(experiments),
         failures=failures(history),
+        proposers=[("Proposer", by_proposer(history)), ("Category", by_category(history))]
+        if by_proposer(history)
+        else [],
+        proposer_headings=HEADINGS,
+        spent=spending(history),
         warning=WARNING,
         look_first=LOOK_FIRST,
         introduction=INTRODUCTION,

@@ -6,7 +6,6 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -125,7 +124,8 @@ def test_forty_experiments_and_no_time_for_what_cannot_run(project: Project, ser
     assert re.search(r"Kept by proposer:\*\* .*llm \d+ of \d+.* · \*\*by category:", status)
     assert f"**Models:** {asked} calls, " in status
     page = next((project.home / "state").rglob("pull-requests/**/*.html")).read_text()
-    assert "Proposers: " in page
+    assert "<h2>Proposers</h2>" in page
+    assert f"Models: {asked} calls" in page
     summary = project.git("show", "autoresearch/night:autoresearch-summary.md")
     assert "### Kept by proposer" in summary
     assert "$" in summary[summary.index("## Proposers") :]
