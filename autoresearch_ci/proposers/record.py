@@ -42,11 +42,12 @@ class Record:
         self._origin: dict[str, Value] = {}
         self._worst = 0.0
 
-    def learn(self, history: History) -> None:
-        """Takes in the experiments that are new; starts again when the history does not continue the last one."""
+    def learn(self, history: History) -> bool:
+        """Takes in the experiments that are new; starts again, and says so, when the history does not continue the last one."""
         count = len(self.experiments)
         experiments = history.experiments
-        if count > len(experiments) or (count and experiments[count - 1] != self.experiments[-1]):
+        is_other = count > len(experiments) or (count > 0 and experiments[count - 1] != self.experiments[-1])
+        if is_other:
             self._forget()
             count = 0
         for experiment in experiments[count:]:
@@ -55,6 +56,7 @@ class Record:
             if experiment.metric is not None:
                 self._metrics[experiment.commit] = experiment.metric
         self.experiments = experiments
+        return is_other
 
     def value(self, setting: Setting, knob: Knob) -> Value:
         """The value of a knob of the incumbent's script in a setting: what it was in the baseline unless something moved it."""
@@ -90,13 +92,14 @@ class Record:
         """The curves after an experiment. Of several knobs, nobody knows whose the loss was: each has its share of a gain."""
         if kept and change is not None and change < 0:
             self.gains.append(-change)
+        if len(moves) > 1 and (change is None or not kept):
+            return
         for name, (was, new) in moves.items():
             curve = self.curves.setdefault(name, Curve())
+            curve.keeps_before = len(self.gains)
             if len(moves) == 1:
                 # A crash is worse than everything: a step that way does not pay.
                 curve.add(was, new, 2 * self._worst if change is None else change)
                 curve.failures = 0 if kept else curve.failures + 1
-                curve.keeps_before = len(self.gains)
-            elif kept and change is not None:
+            elif change is not None:
                 curve.add(was, new, change / len(moves))
-                curve.keeps_before = len(self.gains)

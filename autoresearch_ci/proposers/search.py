@@ -100,7 +100,8 @@ class SearchProposer:
     # --- what is known, and what is allowed ---------------------------------------------------------------------------
 
     def _look_at(self, history: History, script: str) -> None:
-        self._record.learn(history)
+        if self._record.learn(history):
+            self._refused = set()
         if script == self._script:
             return
         self._script = script
@@ -179,7 +180,10 @@ class SearchProposer:
 
     def _row_and_loss(self, setting: Setting) -> tuple[list[float | None], float | None]:
         """Where a setting lies on each axis, and its loss."""
-        row = [axis.place(self._record.value(setting, axis.knob)) for axis in self._axes.values()]
+        row: list[float | None] = []
+        for axis in self._axes.values():
+            place = axis.place(self._record.value(setting, axis.knob))
+            row.append(axis.here if place is None and axis.name not in setting.values else place)
         return row, setting.loss
 
     def _sampled(self) -> Iterator[Move]:

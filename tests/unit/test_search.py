@@ -201,7 +201,7 @@ def test_resume() -> None:
 def test_other_history() -> None:
     """A proposer that is given the history of another session forgets the first one."""
     proposer = SearchProposer(Direction.MINIMIZE)
-    Loop().run(proposer, 12)
+    Loop(train=lambda _: 1.0).run(proposer, 12)  # nothing was kept: the script is the same
     other = Loop(train=lambda _: 2.0)
     assert proposer.propose(other.history, SCRIPT) == SearchProposer(Direction.MINIMIZE).propose(other.history, SCRIPT)
 
@@ -432,6 +432,7 @@ def test_outlook() -> None:
     at_first = proposer.outlook(loop.history, loop.script)
     assert "MATRIX_LR = 0.04 (" in at_first
     assert "Next: MATRIX_LR 0.04 → 0.08" in at_first
+    assert loop.others({"DEPTH": 30, "MATRIX_LR": 20.0}) is Status.CRASH
     for _ in range(12):
         text = proposer.outlook(loop.history, loop.script)
         assert 2 <= len(text.splitlines()) <= 5
