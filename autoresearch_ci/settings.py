@@ -297,18 +297,12 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _prices(self) -> Self:
-        if self.max_cost is not None and (self.price_input is None or self.price_output is None):
+        priced = self.price_input is not None and self.price_output is not None
+        if self.max_cost is not None and not priced and self.proposer != "agent":  # an agent may tell its cost itself
             raise ValueError(
                 "`max-cost` needs `price-input` and `price-output`: without a price only tokens can be counted"
             )
         return self
-
-    @property
-    def uses(self) -> frozenset[str]:
-        """The proposers that may be asked."""
-        return (
-            frozenset({self.proposer, self.then} - {"none"}) if self.proposer == "queue" else frozenset({self.proposer})
-        )
 
     @property
     def speaks(self) -> Literal["openai", "anthropic"]:

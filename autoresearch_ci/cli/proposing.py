@@ -24,7 +24,7 @@ from autoresearch_ci.proposers.hybrid import HybridProposer
 from autoresearch_ci.proposers.line import Line
 from autoresearch_ci.proposers.llm import LLMProposer
 from autoresearch_ci.proposers.models import Model
-from autoresearch_ci.proposers.models.connecting import connect, is_local
+from autoresearch_ci.proposers.models.connecting import check_address, connect, is_local
 from autoresearch_ci.proposers.plan import Plan, read_plan, read_wish
 from autoresearch_ci.proposers.prompt import MAX_LOG, Prompts
 from autoresearch_ci.proposers.queue import QueueProposer
@@ -59,7 +59,8 @@ class Preparation:
         self._gate = Gate(
             scope=settings.scope, classify=settings.classify, hold=self._plan.hold, vary=dict(self._plan.vary)
         )
-        self._then = (self._plan.then or settings.then) if settings.proposer == "queue" else settings.proposer
+        named = settings.then if settings.proposer == "queue" else settings.proposer
+        self._then = self._plan.then or named
         self._model: Model | None = None
         if self._then in ("llm", "hybrid"):
             self._model = connect(
@@ -74,6 +75,7 @@ class Preparation:
 
         self._agent: tuple[Preset, Launcher] | None = None
         if self._then == "agent":
+            check_address(settings.base_url)
             self._agent = preset(settings.agent, settings.agent_command), self._launcher()
             check_agent(*self._agent, more=settings.agent_env)
 
@@ -88,9 +90,8 @@ class Preparation:
             author = HybridProposer(search, llm, share=settings.llm_share)
         if author is not None:
             proposer = Line(author, search)
-        if self._plan.wishes or settings.proposer == "queue":
+        if self._plan.wishes or proposer is None:
             proposer = QueueProposer(self._plan.wishes, script=self._script, gate=gate, author=author, then=proposer)
-        assert proposer is not None
         return Proposing(proposer=proposer, gate=gate, repair=llm.repair if llm else None)
 
     def _read_plan(self) -> Plan:

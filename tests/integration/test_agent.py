@@ -377,6 +377,7 @@ def test_an_agent_that_is_not_installed(project: Project) -> None:
         (("--agent", "copilot"), "`copilot` is not installed"),
         ((), "there is no agent"),
         (("--agent-command", "python3", "--agent-env", "GITHUB_TOKEN"), "`agent-env` cannot name GITHUB_TOKEN"),
+        (("--agent-command", "python3", "--base-url", "https://models.github.ai/inference"), "retired in July 2026"),
     ):
         done = project.run("run", "--proposer", "agent", *arguments)
         assert done.returncode == 2, done.stderr

@@ -340,7 +340,7 @@ then: search
 def test_a_plan_from_a_lead_researcher(project: Project, server: ModelServer) -> None:
     """Words go to the model, values are set, and whoever goes on keeps to what is varied and held."""
     project.commit({"plan.yaml": PLAN.replace("then: search", "then: llm")})
-    asked: list[str] = []
+    asked: list[str] = []  # the plan's own `then` says who goes on, whatever the setting
 
     def answer(request: Request) -> Reply:
         asked.append(request.body["messages"][1]["content"])
@@ -367,6 +367,15 @@ def test_a_plan_from_a_lead_researcher(project: Project, server: ModelServer) ->
     assert "varies it within 64 to 256" in notes
     moved = {key for e in after[3:] for key in e.parameters}
     assert moved <= {"from WIDTH", "to WIDTH", "from LEARNING_RATE", "to LEARNING_RATE"}
+
+
+def test_a_plan_that_only_holds(project: Project) -> None:
+    """With `then: none` and nothing to try the baseline is all there is."""
+    project.commit({"plan.yml": "hold: [DROPOUT]\nthen: none\n"})
+    done = project.run("run", "--plan", "plan.yml")
+    assert done.returncode == 0, done.stderr
+    assert len(recorded(project).experiments) == 1
+    assert "nothing is left to try" in done.stderr
 
 
 def test_ctrl_c_while_the_model_thinks(project: Project, server: ModelServer) -> None:
