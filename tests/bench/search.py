@@ -23,7 +23,9 @@ from scipy.special import stdtrit
 
 from autoresearch_ci.experiment import Category, Direction, Experiment, History, Session, Status, Verdict
 from autoresearch_ci.knobs import Knob, Value, find_knobs, from_parameters
+from autoresearch_ci.proposals import Gate
 from autoresearch_ci.proposers.search import SearchProposer
+from autoresearch_ci.scope import Range
 from autoresearch_ci.source import fingerprint
 from tests.bench.search_tasks import TASKS, Outcome, Task
 
@@ -91,7 +93,9 @@ def _value(knob: Knob, place: float | str) -> Value:
 
 def by_search(task: Task, run: Run, first: Outcome, seed: int, runs: int) -> list[Outcome]:
     """The outcomes of the `search` proposer, each proposal made from the history and the incumbent's script."""
-    proposer = SearchProposer(Direction.MINIMIZE, seed=seed)
+    # The ranges that find_knobs gives move with the incumbent; a plan holds them where the other methods have them.
+    ranges = {knob.name: Range(knob.low, knob.high, knob.options) for knob in find_knobs(task.script)}
+    proposer = SearchProposer(Direction.MINIMIZE, seed=seed, gate=Gate(vary=ranges))
     session = Session(tag="bench", metric="loss", direction=Direction.MINIMIZE, training_script="train.py")
     baseline = Experiment(
         number=0,
