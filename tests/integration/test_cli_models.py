@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 
@@ -25,6 +26,25 @@ def server() -> Iterator[ModelServer]:
 
 def recorded(project: Project) -> History:
     return journal.parse(next((project.home / "state").rglob("journal.jsonl")).read_bytes())
+
+
+def research(project: Project, server: ModelServer, proposer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A session that goes well, with the server's model."""
+    done = project.run(
+        "run",
+        "--proposer",
+        proposer,
+        "--model",
+        "m",
+        "--base-url",
+        server.url,
+        "--verify-runs",
+        "0",
+        *arguments,
+        timeout_s=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def block(search: str, replace: str, description: str = "A change") -> str:
@@ -195,11 +215,7 @@ def test_an_endpoint_that_cannot_be_used(project: Project, server: ModelServer, 
 def test_an_endpoint_that_is_busy_all_night(project: Project, server: ModelServer) -> None:
     """429 without end: each experiment goes to the search after the time limit, and the journal says why."""
     server.answers = lambda _: error(429, "slow down", retry_after="600")
-    done = project.run(
-        "run", "--proposer", "llm", "--model", "m", "--base-url", server.url, "--max-iterations", "2", "--model-timeout", "1s",
-        "--verify-runs", "0",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    research(project, server, "llm", "--max-iterations", "2", "--model-timeout", "1s")
     after = recorded(project).experiments[1:]
     assert [e.proposer for e in after] == ["search", "search"]
     assert all("no answer in 1 s" in note for e in after for note in e.notes)
@@ -221,11 +237,7 @@ HOSTILE: dict[str, Callable[[Request], str]] = {
 def test_hostile_answers(project: Project, server: ModelServer, kind: str) -> None:
     """None of them is run; the search takes over, and the session ends well."""
     server.answers = lambda request: Reply(HOSTILE[kind](request))
-    done = project.run(
-        "run", "--proposer", "llm", "--model", "m", "--base-url", server.url, "--max-iterations", "1", "--verify-runs", "0",
-        GITHUB_ACTIONS="", timeout_s=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = research(project, server, "llm", "--max-iterations", "1")
     (made,) = recorded(project).experiments[1:]
     assert made.proposer == "search"
     assert made.notes
@@ -237,20 +249,7 @@ def test_a_stream_that_is_cut(project: Project, server: ModelServer) -> None:
     """It is asked again, and the second answer counts."""
     replies = iter([True, False])
     server.answers = lambda r: Reply(block(current(r, "WIDTH"), "WIDTH = 128"), cut=next(replies, False))
-    done = project.run(
-        "run",
-        "--proposer",
-        "llm",
-        "--model",
-        "m",
-        "--base-url",
-        server.url,
-        "--max-iterations",
-        "1",
-        "--verify-runs",
-        "0",
-    )
-    assert done.returncode == 0, done.stderr
+    research(project, server, "llm", "--max-iterations", "1")
     (made,) = recorded(project).experiments[1:]
     assert (made.proposer, made.usage.calls) == ("llm", 2)
 
@@ -259,22 +258,8 @@ def test_a_limit_is_reached(project: Project, server: ModelServer) -> None:
     """After `max-calls` the search goes on alone; a resumed session has not forgotten what was spent."""
     values = iter(range(100, 200))
     server.answers = lambda r: Reply(block(current(r, "WIDTH"), f"WIDTH = {next(values)}"))
-    arguments = (
-        "--tag",
-        "t",
-        "--proposer",
-        "llm",
-        "--model",
-        "m",
-        "--base-url",
-        server.url,
-        "--max-calls",
-        "2",
-        "--verify-runs",
-        "0",
-    )
-    assert project.run("run", *arguments, "--max-iterations", "1").returncode == 0
-    assert project.run("run", *arguments, "--max-iterations", "4").returncode == 0
+    for experiments in ("1", "4"):
+        research(project, server, "llm", "--tag", "t", "--max-calls", "2", "--max-iterations", experiments)
     assert [e.proposer for e in recorded(project).experiments[1:]] == ["llm", "llm", "search", "search"]
     assert len(server.requests) == 2
 
@@ -289,11 +274,7 @@ def test_a_crash_is_mended_within_its_experiment(project: Project, server: Model
         return Reply(block(current(request, "WIDTH"), "WIDTH = wide", "A wider layer"))
 
     server.answers = answer
-    done = project.run(
-        "run", "--proposer", "llm", "--model", "m", "--base-url", server.url, "--max-iterations", "1", "--verify-runs", "0",
-        "--repair-attempts", "1",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    research(project, server, "llm", "--max-iterations", "1", "--repair-attempts", "1")
     (made,) = recorded(project).experiments[1:]
     assert (made.status, made.description) == (Status.KEEP, "A wider layer (mended)")
     assert [m.run.exit_code for m in made.measurements] == [1, 0]
@@ -304,20 +285,7 @@ def test_hybrid_shares_and_both_learn(project: Project, server: ModelServer) -> 
     """The model has its share; it is shown what the optimizer found, and its moves are the optimizer's record as well."""
     values = iter([100, 128, 160, 200, 256, 300])
     server.answers = lambda r: Reply(block(current(r, "WIDTH"), f"WIDTH = {next(values)}"))
-    done = project.run(
-        "run",
-        "--proposer",
-        "hybrid",
-        "--model",
-        "m",
-        "--base-url",
-        server.url,
-        "--max-iterations",
-        "10",
-        "--verify-runs",
-        "0",
-    )
-    assert done.returncode == 0, done.stderr
+    research(project, server, "hybrid", "--max-iterations", "10")
     made = [e.proposer for e in recorded(project).experiments[1:]]
     assert made.count("llm") == 3
     assert made.count("search") == 7
@@ -350,11 +318,9 @@ def test_a_plan_from_a_lead_researcher(project: Project, server: ModelServer) ->
         return Reply(block(current(request, name), f"{name} = {5000 + len(asked)}"))
 
     server.answers = answer
-    done = project.run(
-        "run", "--proposer", "queue", "--plan", "plan.yaml", "--model", "m", "--base-url", server.url, "--max-iterations", "5",
-        "--verify-runs", "0", "--hypothesis", "LEARNING_RATE=0.05",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    research(
+        project, server, "queue", "--plan", "plan.yaml", "--max-iterations", "5", "--hypothesis", "LEARNING_RATE=0.05"
+    )
     after = recorded(project).experiments[1:]
     assert [e.proposer for e in after] == ["queue", "llm", "queue", "search", "search"]
     assert "a schedule would help here" in asked[0]
