@@ -1,6 +1,6 @@
 """The commands. The only reader of argv and the only caller of sys.exit; errors become exit codes here.
 
-Nothing heavy is imported at the top: `--help` must not wait for torch, optuna, docker, git or matplotlib.
+Nothing heavy is imported at the top: `--help` must not wait for torch, scipy, docker, git or matplotlib.
 """
 
 from __future__ import annotations
