@@ -57,7 +57,7 @@ class SearchProposer:
         for move in self._moves():
             values = {name: value for name, value in move.values.items() if value != self._axes[name].knob.value}
             key = frozenset(values.items())
-            if not values or key in self._refused:
+            if not values or key in self._refused or not self._in_range(values):
                 continue
             text = set_knobs(script, values, self._knobs)
             if self._is_refused(text, values):
@@ -120,12 +120,19 @@ class SearchProposer:
         return axis_of(knob, self.gate.vary.get(knob.name))
 
     def _is_refused(self, text: str, values: Mapping[str, Value]) -> bool:
-        """Whether a text was tried, is not let through, or would lose a knob: one too small to be recognised cannot be moved back."""
+        """Whether a text was tried, is not let through, or would lose a knob."""
         if fingerprint(text) in self._record.fingerprints:
             return True
         if self.gate is not None and self.gate.refusal(text, self._script):
             return True
-        return not values.keys() <= {knob.name for knob in find_knobs(text)}
+        shrunk = {name for name, value in values.items() if _is_smaller(value, self._axes[name].knob.value)}
+        # A width too small to be recognised as one could not be moved back.
+        return bool(shrunk) and not shrunk <= {knob.name for knob in find_knobs(text)}
+
+    def _in_range(self, values: Mapping[str, Value]) -> bool:
+        """Whether the plan allows the values: the gate would say the same, but takes much longer."""
+        vary = self.gate.vary if self.gate is not None else {}
+        return all(vary[name].holds(value) for name, value in values.items() if name in vary)
 
     def _described(self, values: Mapping[str, Value]) -> str:
         knobs = [self._axes[name].knob for name in values]
@@ -204,3 +211,8 @@ def _pairs(single: Sequence[Move]) -> Iterator[Move]:
     for one, other in itertools.combinations(single, 2):
         if not one.values.keys() & other.values.keys():
             yield Move(one.values | other.values, 0.0, f"both may pay: {one.reason}; {other.reason}")
+
+
+def _is_smaller(value: Value, than: Value) -> bool:
+    """Whether a whole number becomes a smaller one."""
+    return type(value) is int and type(than) is int and value < than
