@@ -42,7 +42,6 @@ class Curve:
     seed: int
     losses: tuple[float, ...]
     crashes: int
-    seconds: float  # of proposing, all runs together
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------
@@ -150,33 +149,20 @@ def curve(method: str, task_name: str, seed: int, runs: int) -> Curve:
         "ignore"
     )  # that `x0` will be named otherwise in Optuna 6, and that ten epochs do not converge
     task = next(task for task in TASKS if task.name == task_name)
-    train = task.prepared(seed)
-    spent = 0.0
-
-    def run(values: Mapping[str, Value], number: int) -> Outcome:
-        nonlocal spent
-        began = time.perf_counter()
-        outcome = train(values, number)
-        spent += time.perf_counter() - began
-        return outcome
-
-    began = time.perf_counter()
+    run = task.prepared(seed)
     first = run({knob.name: knob.value for knob in find_knobs(task.script)}, 0)
     assert first.reading is not None
     if method == "search":
         outcomes = by_search(task, run, first, seed, runs)
     else:
         outcomes = by_sampler(task, run, first, SAMPLERS[method], seed, runs)
-    seconds = time.perf_counter() - began - spent
     held, losses = first, list[float]()
     for outcome in outcomes:
         if outcome.reading is not None and held.reading is not None and outcome.reading < held.reading:
             held = outcome
         losses.append(held.truth or 0.0)
     losses += losses[-1:] * (runs - len(losses))  # nothing was left to try
-    return Curve(
-        method, task.name, seed, (first.truth or 0.0, *losses), sum(o.reading is None for o in outcomes), seconds
-    )
+    return Curve(method, task.name, seed, (first.truth or 0.0, *losses), sum(o.reading is None for o in outcomes))
 
 
 def areas(curves: Sequence[Curve]) -> dict[tuple[str, str, int], float]:
@@ -207,12 +193,12 @@ def table(curves: Sequence[Curve], tasks: Sequence[Task], seeds: int, runs: int)
     shown = [task for task in tasks if not task.held_out]
     hidden = [task for task in tasks if task.held_out]
     methods = list(dict.fromkeys(c.method for c in curves))
-    groups = [("all of them", shown)] * (len(shown) > 1) + [("held out", hidden)] * (len(hidden) > 1)
+    groups = [("the tasks", shown)] * (len(shown) > 1) + [("the held-out", hidden)] * (len(hidden) > 1)
     heads = [f"`{task.name}`" + " (held out)" * task.held_out for task in (*shown, *hidden)]
     lines = [
         f"Normalised area under the best-so-far curve of {runs} runs: mean of {seeds} seeds and its 95 % interval.\n",
-        "| | " + " | ".join((*(f"**{name}**" for name, _ in groups), *heads, "a proposal takes")) + " |",
-        "|---" * (len(groups) + len(heads) + 2) + "|",
+        "| | " + " | ".join((*(f"**{name}**" for name, _ in groups), *heads)) + " |",
+        "|---" * (len(groups) + len(heads) + 1) + "|",
     ]
     for method in methods:
         cells: list[str] = []
@@ -223,8 +209,7 @@ def table(curves: Sequence[Curve], tasks: Sequence[Task], seeds: int, runs: int)
         for task in (*shown, *hidden):
             middle, half = interval([area[method, task.name, seed] for seed in range(seeds)])
             cells.append(f"{middle:.2f} ± {half:.2f}")
-        took = statistics.fmean(c.seconds for c in curves if c.method == method) / runs
-        lines.append(f"| {method} | {' | '.join(cells)} | {1000 * took:.0f} ms |")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
