@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,9 +24,17 @@ import requests.exceptions
 from autoresearch_ci.agents import AgentRequest, AgentRun
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors.environment import NETWORK_VARIABLES, WINDOWS_VARIABLES, taken_from_here
-from autoresearch_ci.executors.limits import Disk
+from autoresearch_ci.executors.limits import MAX_FILE_BYTES, MAX_PROCESSES, Disk
 from autoresearch_ci.executors.log import CappedLog
-from autoresearch_ci.executors.process_tree import KILL_TIMEOUT_S, MARKER, ProcessTree, adopt_orphans, unreadable
+from autoresearch_ci.executors.owner import Owner
+from autoresearch_ci.executors.process_tree import (
+    KILL_TIMEOUT_S,
+    MARKER,
+    ProcessTree,
+    adopt_orphans,
+    kill_marked,
+    unreadable,
+)
 from autoresearch_ci.executors.watching import Output, Watch
 from autoresearch_ci.experiment import Ending
 
@@ -36,14 +44,24 @@ if TYPE_CHECKING:
 OUTPUT_BYTES: Final = 4 * 2**20  # of what an agent prints, from its end
 LOOK_S: Final = 0.1
 MEMORY: Final = 4 * 2**30  # bytes of an agent's container
-LABEL: Final = "autoresearch-ci.agent"
+SESSION: Final = "agents"  # in the labels of their containers
+PLAIN: Final = {"TERM": "dumb", "NO_COLOR": "1"}
+_PREFIX: Final = "agent-"  # of a home's name
 
 
 class NativeAgents:
-    """Agents as process trees, each killed on every path. `scratch`: a folder for their homes, this session's alone."""
+    """Agents as process trees, each killed on every path. `scratch`: a folder for their homes, this session's alone.
+
+    What a process that died has left of them there is ended and removed.
+    """
 
     def __init__(self, scratch: Path) -> None:
-        self._scratch = scratch
+        self._scratch = scratch.absolute()
+        left = list(self._scratch.glob(f"{_PREFIX}*"))
+        if left:
+            kill_marked(str(self._scratch))
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def has(self, program: str) -> bool:
         """Whether it is on our PATH."""
@@ -55,8 +73,8 @@ class NativeAgents:
             log_path = home / "output.log"
             variables = {
                 **taken_from_here((*NETWORK_VARIABLES, *WINDOWS_VARIABLES, "PATH", "LANG", "LC_ALL")),
-                "HOME": str(home / "home"), "TMPDIR": str(home / "tmp"), MARKER: str(home), "TERM": "dumb", "NO_COLOR": "1",
-                **request.variables,
+                "HOME": str(home / "home"), "TMPDIR": str(home / "tmp"), MARKER: str(home),
+                **PLAIN, **request.variables,
             }  # fmt: skip
             stdin = home / "prompt"
             stdin.write_text(request.prompt, encoding="utf-8")
@@ -85,73 +103,84 @@ class NativeAgents:
 
 
 class ContainerAgents:
-    """Agents in containers of `image`: no capability, no privilege, our user, and of the machine's files the export alone."""
+    """Agents in containers of `image`: no capability, no privilege, our user, and of the machine's files the export alone.
+
+    What a process that died has left of them is removed. MachineError when there is no such image.
+    """
 
     def __init__(self, client: Any, image: str) -> None:
         import docker.errors
 
+        from autoresearch_ci.executors.engine import talking
+        from autoresearch_ci.executors.shelf import remove
+
         self._client = client
         self._image = image
-        try:
-            client.images.get(image)
-        except docker.errors.ImageNotFound as error:
-            raise MachineError(f"there is no image `{image}` for the agent", hint="build or pull it first") from error
+        with talking("to find the agent's image"):
+            try:
+                client.images.get(image)
+            except docker.errors.ImageNotFound as error:
+                raise MachineError(
+                    f"there is no image `{image}` for the agent", hint="build or pull it first"
+                ) from error
+            left = client.containers.list(all=True, filters={"label": Owner.FILTER}, ignore_removed=True)
+        for container in left:
+            if Owner.is_gone(container.labels):
+                remove(container)
 
     def has(self, _program: str) -> bool:
         """What the image holds is known when it is started."""
         return True
 
     def launch(self, request: AgentRequest, interrupt: Interrupt) -> AgentRun:
-        """Runs the agent in a container of its own, which is gone afterwards. SettingsError when it cannot be started."""
-        import docker.errors
+        """Runs the agent in a container of its own, which is gone afterwards. MachineError when the engine cannot do it."""
+        from autoresearch_ci.executors.engine import talking
+        from autoresearch_ci.executors.shelf import remove
+
+        with tempfile.TemporaryDirectory(prefix="autoresearch-agent-") as folder:
+            Path(folder, "prompt").write_text(request.prompt, encoding="utf-8")
+            with talking("to make the agent's container"):
+                container = self._create(request, folder)
+            try:
+                with talking("to run the agent"):
+                    return self._watched(container, request, interrupt)
+            finally:
+                remove(container)
+
+    def _create(self, request: AgentRequest, folder: str) -> Any:
+        import docker.types
 
         options: dict[str, Any] = {}
         if sys.platform != "win32":
             options["user"] = f"{os.getuid()}:{os.getgid()}"
-        with tempfile.TemporaryDirectory(prefix="autoresearch-agent-") as folder:
-            prompt = Path(folder, "prompt")
-            prompt.write_text(request.prompt, encoding="utf-8")
-            try:
-                container = self._client.containers.create(
-                    self._image,
-                    # A shell only to give the prompt; the command's words are passed as they are.
-                    ["sh", "-c", 'exec "$@" < /agent/prompt', "agent", *request.command],
-                    entrypoint="",
-                    name=f"autoresearch-agent-{uuid.uuid4().hex[:12]}",
-                    labels={LABEL: "1"},
-                    environment={"HOME": "/tmp", **request.variables},
-                    volumes={
-                        str(request.tree): {"bind": "/workspace", "mode": "rw"},
-                        folder: {"bind": "/agent", "mode": "ro"},
-                    },
-                    working_dir=f"/workspace/{request.directory}".removesuffix("/."),
-                    cap_drop=["ALL"],
-                    security_opt=["no-new-privileges"],
-                    mem_limit=MEMORY,
-                    pids_limit=1000,
-                    init=True,
-                    log_config={"type": "json-file", "config": {"max-size": "8m", "max-file": "1"}},
-                    **options,
-                )
-            except docker.errors.APIError as error:
-                raise MachineError(
-                    f"the agent's container cannot be made: {error.explanation}", hint="check `agent-image`"
-                ) from error
-            try:
-                return self._watched(container, request, interrupt)
-            finally:
-                container.remove(force=True)
+        proxies = tuple(name for name in NETWORK_VARIABLES if name.lower().endswith("_proxy"))
+        return self._client.containers.create(
+            self._image,
+            # A shell only to give the prompt; the command's words are passed as they are.
+            ["sh", "-c", 'exec "$@" < /agent/prompt', "agent", *request.command],
+            entrypoint="",
+            name=f"autoresearch-agent-{uuid.uuid4().hex[:12]}",
+            labels=Owner.of_this_process(SESSION).labels(),
+            environment={**taken_from_here(proxies), "HOME": "/tmp", **PLAIN, **request.variables},
+            volumes={
+                str(request.tree): {"bind": "/workspace", "mode": "rw"},
+                folder: {"bind": "/agent", "mode": "ro"},
+            },
+            working_dir=f"/workspace/{request.directory}".removesuffix("/."),
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            mem_limit=MEMORY,
+            pids_limit=MAX_PROCESSES,
+            ulimits=[docker.types.Ulimit(name="fsize", soft=MAX_FILE_BYTES, hard=MAX_FILE_BYTES)],
+            init=True,
+            log_config={"type": "json-file", "config": {"max-size": "8m", "max-file": "2"}},
+            **options,
+        )
 
     def _watched(self, container: Any, request: AgentRequest, interrupt: Interrupt) -> AgentRun:
         import docker.errors
 
-        try:
-            container.start()
-        except docker.errors.APIError as error:
-            raise SettingsError(
-                f"`{request.command[0]}` cannot be started in `{self._image}`",
-                hint="check `agent-image` and `agent-command`",
-            ) from error
+        container.start()
         deadline, ending, code = time.monotonic() + request.timeout_s, Ending.EXITED, None
         while code is None and ending is Ending.EXITED:
             try:
@@ -162,7 +191,8 @@ class ContainerAgents:
                 elif time.monotonic() > deadline:
                     ending = Ending.TIMEOUT
         if code is None:
-            container.kill()
+            with suppress(docker.errors.APIError):  # it has just ended by itself
+                container.kill()
         text = container.logs(tail=20_000)[-OUTPUT_BYTES:].decode("utf-8", errors="replace")
         return AgentRun(ending=ending, exit_code=code, output=text)
 
@@ -172,7 +202,7 @@ def _home(scratch: Path) -> Iterator[Path]:
     """A home of its own for one agent, removed at the end."""
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="agent-", dir=scratch))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch))
         for name in ("home", "tmp"):
             (folder / name).mkdir()
     except OSError as error:

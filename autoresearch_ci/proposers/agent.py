@@ -65,6 +65,16 @@ class AgentProposer:
     stuck_after: int = 5
     scope: Scope = "all"
 
+    def __post_init__(self) -> None:
+        """SettingsError when a variable that the agent would see holds a token that can write, under another name."""
+        forbidden = {value for name in FORBIDDEN if (value := self.environ.get(name))}
+        for name in (*self.preset.keys, *self.more):
+            if self.environ.get(name) in forbidden:
+                raise SettingsError(
+                    f"{name} holds the job's own token, which can write to the repository",
+                    hint="give the agent a token of its own, with no right but that to ask its model",
+                )
+
     def propose(self, history: History, script: str, *, wish: str = "", outlook: str = "") -> Proposal:
         """The agent's next change; Declined, with the reason, when it made none that may be run."""
         self.budget.begin(history)
@@ -79,13 +89,14 @@ class AgentProposer:
         incumbent = history.incumbent
         assert incumbent is not None  # the baseline is one
         with self.export(incumbent.commit) as tree:
+            request = self._request(tree, text)
             before = _digests(tree)
-            run = self.launcher.launch(self._request(tree, text), self.interrupt)
-            changed, problem = _read(tree / self.script_name)
+            run = self.launcher.launch(request, self.interrupt)
+            changed, problem = _read(tree, self.script_name)
             notes = _others(before, _digests(tree), self.script_name)
         report = self.preset.report(run.output)
         usage = self.budget.add(report.usage)
-        problem = _failure(run) or problem
+        problem = _failure(run, report.text) or problem
         if not problem and changed == script:
             problem = "no change"
         if not problem:
@@ -97,7 +108,12 @@ class AgentProposer:
 
     def _request(self, tree: Path, prompt: str) -> AgentRequest:
         words, variables = [*self.preset.command], dict(self.preset.fixed)
+        folder = tree / self.directory
         if self.base_url is not None:
+            for name, content in self.preset.files.items():
+                if not (folder / name).exists():
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / name).write_text(content, encoding="utf-8")
             arguments, more = self.preset.endpoint(self.base_url, self.model or "")
             words = _insert(words, arguments)
             variables |= more
@@ -110,14 +126,14 @@ class AgentProposer:
         stdin = ""
         joined = " ".join(words)
         if PROMPT_FILE in joined:
-            folder = tree / self.directory
             (folder / PROMPT_NAME).write_text(prompt, encoding="utf-8")
         elif PROMPT not in joined:
             stdin = prompt
-        argument = prompt.encode()[:MAX_ARGUMENT].decode("utf-8", errors="ignore")
         relative = os.path.relpath(self.script_name, self.directory)
         filled = (
-            word.replace("{training-script}", relative).replace(PROMPT_FILE, PROMPT_NAME).replace(PROMPT, argument)
+            word.replace("{training-script}", relative)
+            .replace(PROMPT_FILE, PROMPT_NAME)
+            .replace(PROMPT, _argument(prompt))
             for word in words
         )
         return AgentRequest(
@@ -154,6 +170,15 @@ def check_agent(preset: Preset, launcher: Launcher, *, more: tuple[str, ...] = (
             raise SettingsError(f"`agent-env` cannot name {name}", hint="an agent gets no token that can write")
 
 
+def _argument(prompt: str) -> str:
+    """A prompt that the system takes as one argument: the longest are cut, but not what they ask for at their end."""
+    data = prompt.encode()
+    if len(data) <= MAX_ARGUMENT:
+        return prompt
+    end = data[-len(TASK.encode()) :]
+    return (data[: MAX_ARGUMENT - len(end) - 5] + b"\n[..]" + end).decode("utf-8", errors="ignore")
+
+
 def _insert(words: list[str], more: tuple[str, ...]) -> list[str]:
     """Options before the last words that are no options: a prompt on stdin, files."""
     at = next((i for i, word in enumerate(words) if i > 0 and (word == "-" or word in (PROMPT_FILE, "-p"))), len(words))
@@ -162,9 +187,9 @@ def _insert(words: list[str], more: tuple[str, ...]) -> list[str]:
     return [*words[:at], *more, *words[at:]]
 
 
-def _failure(run: AgentRun) -> str:
-    """Why a run of the agent counts for nothing; empty when it ended well."""
-    last = next((line for line in reversed(run.output.splitlines()) if line.strip()), "")
+def _failure(run: AgentRun, said: str) -> str:
+    """Why a run of the agent, which `said` this at its end, counts for nothing; empty when it ended well."""
+    last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
     match run.ending:
         case Ending.INTERRUPTED:
             return "interrupted"
@@ -175,9 +200,13 @@ def _failure(run: AgentRun) -> str:
     return f"exit code {run.exit_code}: {last[:160]}" if run.exit_code else ""
 
 
-def _read(path: Path) -> tuple[str, str]:
-    """(the script, what is wrong with it): a regular file of text, not a link to one."""
+def _read(tree: Path, name: str) -> tuple[str, str]:
+    """(the script, what is wrong with it): a regular file of text in the tree, not a link to one, nor in a folder that is a link."""
+    path = tree / name
     try:
+        # Not by `Path.resolve`, which gives up on links in a circle.
+        if Path(os.path.realpath(path.parent)) != Path(os.path.realpath(tree), name).parent:
+            return "", "the script's folder is a link now"
         state = path.lstat()
         if not stat.S_ISREG(state.st_mode):
             return "", "the script is no regular file any more"
@@ -224,9 +253,7 @@ def _walk(tree: Path) -> Iterator[Path]:
 def _others(before: Mapping[str, str], after: Mapping[str, str], script: str) -> tuple[str, ...]:
     """A note on what else the agent changed, and which was dropped; none when that is nothing."""
     names = [
-        name
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and name != script and PROMPT_NAME not in name
+        name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name) and name != script
     ]
     if not names:
         return ()

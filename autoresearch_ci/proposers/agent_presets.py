@@ -38,7 +38,8 @@ class Preset:
     """One agent. `command` holds `{prompt}` where the prompt is an argument; else it is on standard input, or in `{prompt-file}`.
 
     `model`: what is added for a model, `{model}` in it. `keys`: the variables that hold its credentials. `fixed`: variables that keep
-    it from asking, updating and reporting. `endpoint`: variables and arguments for another address.
+    it from asking, updating and reporting. `endpoint`: arguments and variables for another address. `files`: what it needs in its
+    folder for that, where the repository has none of that name.
     """
 
     command: tuple[str, ...]
@@ -47,6 +48,7 @@ class Preset:
     keys: tuple[str, ...] = ()
     fixed: Mapping[str, str] = field(default_factory=dict)
     endpoint: Callable[[str, str], tuple[tuple[str, ...], Mapping[str, str]]] = lambda _url, _model: ((), {})
+    files: Mapping[str, str] = field(default_factory=dict)
     report: Callable[[str], Report] = lambda output: Report(output, Usage(calls=1))
 
 
@@ -87,6 +89,18 @@ def _cost(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9 else None
 
 
+def _complaint(output: str) -> str:
+    """What went wrong, where an agent says it in JSON; else all that it printed."""
+    for found in _objects(output):
+        error = found if found.get("type") == "error" and "message" in found else found.get("error")
+        if isinstance(error, dict):
+            data = error.get("data")
+            message = error.get("message") or (data.get("message") if isinstance(data, dict) else None)
+            if isinstance(message, str):
+                return message
+    return output
+
+
 def _claude(output: str) -> Report:
     for found in _objects(output):
         usage = found.get("usage")
@@ -118,21 +132,28 @@ def _codex(output: str) -> Report:
                 input_tokens=_number(usage.get("input_tokens")),
                 output_tokens=_number(usage.get("output_tokens")),
             )
-    return Report(text or output, used if used.calls else Usage(calls=1))
+    return Report(text or _complaint(output), used if used.calls else Usage(calls=1))
 
 
 def _gemini(output: str) -> Report:
     for found in _objects(output):
-        models = (found.get("stats") or {}).get("models") if isinstance(found.get("stats"), dict) else None
-        if "response" in found or isinstance(models, dict):
-            tokens = [m.get("tokens") or {} for m in (models or {}).values() if isinstance(m, dict)]
-            used = Usage(
-                calls=max(1, len(tokens)),
-                input_tokens=sum(_number(t.get("prompt")) for t in tokens if isinstance(t, dict)),
-                output_tokens=sum(_number(t.get("candidates")) for t in tokens if isinstance(t, dict)),
-            )
-            return Report(str(found.get("response") or ""), used)
-    return Report(output, Usage(calls=1))
+        stats = found.get("stats")
+        models = stats.get("models") if isinstance(stats, dict) else None
+        if "response" not in found and not isinstance(models, dict):
+            continue
+        used = [model for model in models.values() if isinstance(model, dict)] if isinstance(models, dict) else []
+        tokens, requests = _parts(used, "tokens"), _parts(used, "api")
+        usage = Usage(
+            calls=max(1, sum(_number(each.get("totalRequests")) for each in requests)),
+            input_tokens=sum(_number(each.get("prompt")) for each in tokens),
+            output_tokens=sum(_number(each.get("candidates")) + _number(each.get("thoughts")) for each in tokens),
+        )
+        return Report(str(found.get("response") or ""), usage)
+    return Report(_complaint(output), Usage(calls=1))
+
+
+def _parts(values: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [part for value in values if isinstance(part := value.get(name), dict)]
 
 
 def _opencode(output: str) -> Report:
@@ -153,7 +174,7 @@ def _opencode(output: str) -> Report:
                 output_tokens=_number(tokens.get("output")),
                 cost=cost or None,
             )
-    return Report("\n".join(texts) or output, used if used.calls else Usage(calls=1))
+    return Report("\n".join(texts) or _complaint(output), used if used.calls else Usage(calls=1))
 
 
 _AIDER: Final = re.compile(
@@ -222,13 +243,18 @@ PRESETS: Final[Mapping[str, Preset]] = {
         keys=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
         fixed={"GEMINI_CLI_TRUST_WORKSPACE": "true"},
         endpoint=lambda url, _: ((), {"GOOGLE_GEMINI_BASE_URL": url}),
+        # With another address, and only then, it does not believe that the key is what it is to use.
+        files={".gemini/settings.json": '{"security": {"auth": {"selectedType": "gemini-api-key"}}}'},
         report=_gemini,
     ),
     "copilot": Preset(
         command=("copilot", "-s", "--no-ask-user", "--allow-tool", "write", "-p", PROMPT),
         install="npm install -g @github/copilot",
         model=("--model", "{model}"),
-        keys=("COPILOT_GITHUB_TOKEN",),
+        keys=("COPILOT_GITHUB_TOKEN", "COPILOT_PROVIDER_API_KEY"),
+        fixed={"COPILOT_AUTO_UPDATE": "false"},
+        # Without GitHub, then.
+        endpoint=lambda url, _: ((), {"COPILOT_PROVIDER_BASE_URL": url, "COPILOT_OFFLINE": "true"}),
     ),
     "opencode": Preset(
         command=("opencode", "run", "--format", "json"),

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import textwrap
 import time
@@ -20,15 +21,19 @@ import psutil
 import pytest
 
 from autoresearch_ci import journal
+from autoresearch_ci.agents import AgentRequest, AgentRun
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors.agents import ContainerAgents, NativeAgents
 from autoresearch_ci.executors.image import Image
-from autoresearch_ci.experiment import Category, Direction, Proposal, Status, Usage
+from autoresearch_ci.executors.owner import Owner
+from autoresearch_ci.executors.process_tree import MARKER
+from autoresearch_ci.experiment import Category, Direction, Ending, Proposal, Status, Usage
 from autoresearch_ci.proposals import Declined, Gate
-from autoresearch_ci.proposers.agent import AgentProposer, check_agent
-from autoresearch_ci.proposers.agent_presets import preset
+from autoresearch_ci.proposers.agent import PROMPT_NAME, AgentProposer, check_agent
+from autoresearch_ci.proposers.agent_presets import PRESETS, preset
 from autoresearch_ci.proposers.budget import Budget
 from autoresearch_ci.proposers.prompt import Prompts
+from autoresearch_ci.runs import Interrupt
 from tests.project import Project, wait_for
 from tests.unit.histories import history
 
@@ -168,6 +173,93 @@ def test_what_is_no_proposal(bench: Bench, program: str, reason: str) -> None:
     assert any(reason in note for note in declined.notes)
 
 
+def test_a_folder_that_becomes_a_link(bench: Bench) -> None:
+    """Nothing is read through it: what lies there is not the agent's work."""
+    outside = bench.folder / "outside"
+    outside.mkdir()
+    (outside / "train.py").write_text(SCRIPT.replace("0.1", "0.2"))
+
+    @contextmanager
+    def export(commit: str) -> Iterator[Path]:
+        with bench.export(commit) as tree:
+            (tree / "src").mkdir()
+            (tree / "train.py").rename(tree / "src" / "train.py")
+            yield tree
+
+    values = {"export": export, "script_name": "src/train.py"}
+    assert bench.run(f"import os\nos.chdir('src')\n{GOOD}", **values).description == "Double the rate"
+    for target, reason in ((outside, "the script's folder is a link now"), ("src", "the script cannot be read")):
+        program = f"import os, shutil\nshutil.rmtree('src')\nos.symlink({str(target)!r}, 'src')"
+        assert reason in bench.declined(program, **values).reason
+
+
+def test_a_prompt_longer_than_an_argument(bench: Bench) -> None:
+    """Is cut, but for what it asks for at its end."""
+    program = """
+    import sys
+    from pathlib import Path
+    assert 100_000 < len(sys.argv[1].encode()) < 128 * 1024 and "LEARNING_RATE" in sys.argv[1]
+    assert "# How to work" in sys.argv[1] and sys.argv[1].rstrip().endswith("80 characters")
+    Path("train.py").write_text(Path("train.py").read_text().replace("64", "128"))
+    """
+    made = bench.proposer(program, preset=preset(None, f"{sys.executable} {bench.folder / 'agent.py'} {{prompt}}"))
+    made.prompts = replace(made.prompts, tokens=200_000)
+    assert made.propose(HISTORY, SCRIPT + "# an old idea — ä\n" * 8000).description == "WIDTH 64 → 128"
+
+
+class Recorder:
+    """A launcher that starts nothing."""
+
+    def __init__(self) -> None:
+        self.requests: list[AgentRequest] = []
+
+    def has(self, _program: str) -> bool:
+        return True
+
+    def launch(self, request: AgentRequest, _interrupt: Interrupt) -> AgentRun:
+        self.requests.append(request)
+        return AgentRun(ending=Ending.STOPPED, exit_code=None, output="", stopped_because="it wrote too much")
+
+
+@pytest.mark.parametrize(
+    ("agent", "end"),
+    [
+        ("claude", ["--model", "m", "-p", "--output-format", "json"]),
+        ("codex", ["--model", "m", "-"]),
+        ("gemini", ["--model", "m"]),
+        ("copilot", ["--model", "m", "-p"]),
+        ("opencode", ["--model", "m"]),
+        ("aider", ["--model", "m", "--message-file", PROMPT_NAME, "train.py"]),
+    ],
+)
+def test_command_lines(bench: Bench, agent: str, end: list[str]) -> None:
+    """A model and an address stand among the options, not behind the prompt; a key is in no argument."""
+    recorder = Recorder()
+    keys = dict.fromkeys(PRESETS[agent].keys, "sk-0123456789")
+    values = {"preset": preset(agent, None), "launcher": recorder, "environ": keys, "model": "m"}
+    with pytest.raises(Declined, match="it wrote too much"):
+        bench.run("", **values, base_url="http://127.0.0.1:1/v1")
+    (request,) = recorder.requests
+    words = list(request.command)
+    at = words.index("--model")
+    assert words[at : at + len(end)] == end
+    assert "sk-0123456789" not in " ".join(words)
+    assert keys.items() <= request.variables.items()
+    assert "http://127.0.0.1:1/v1" in " ".join((*words[:at], *request.variables.values()))
+    given = ("LEARNING_RATE" in request.prompt, "LEARNING_RATE" in words[-1], PROMPT_NAME in words)
+    assert given.count(True) == 1
+
+
+def test_files_for_another_address(bench: Bench) -> None:
+    """What a preset needs in its folder is laid there, unless the repository has its own, and is no change of the agent's."""
+    settings = '{"a": 1}'
+    chosen = replace(preset("gemini", None), command=(sys.executable, str(bench.folder / "agent.py")), model=(), files={".gemini/settings.json": settings, "prepare.py": "x"})  # fmt: skip
+    program = f"{GOOD}\nassert Path('.gemini/settings.json').read_text() == {settings!r}\nassert 'READY' in Path('prepare.py').read_text()"
+    proposal = bench.run(program, preset=chosen, base_url="http://127.0.0.1:1")
+    assert (proposal.description, proposal.notes) == ("Double the rate", ())
+    assert "exit code 1" in bench.declined(program, preset=chosen).reason
+
+
 def test_what_else_it_changed(bench: Bench) -> None:
     """Is named and dropped: other files, new ones, a repository of its own with a commit."""
     program = GOOD + textwrap.dedent(
@@ -206,6 +298,32 @@ def test_a_token_is_never_named(bench: Bench) -> None:
     """`agent-env` cannot hand on what can write."""
     with pytest.raises(SettingsError, match="GITHUB_TOKEN"):
         check_agent(preset(None, "python3"), NativeAgents(bench.folder), more=("GITHUB_TOKEN",))
+
+
+def test_a_token_by_another_name(bench: Bench) -> None:
+    """The job's own token is refused also as `COPILOT_GITHUB_TOKEN`, before anything is trained."""
+    for environ, refused in (
+        ({"COPILOT_GITHUB_TOKEN": "ghs_1", "GITHUB_TOKEN": "ghs_1"}, True),
+        ({"COPILOT_GITHUB_TOKEN": "github_pat_2", "GITHUB_TOKEN": "ghs_1"}, False),
+    ):
+        values = {"preset": preset("copilot", None), "environ": environ}
+        if refused:
+            with pytest.raises(SettingsError, match="COPILOT_GITHUB_TOKEN holds the job's own token") as caught:
+                bench.proposer("", **values)
+            assert "ghs_1" not in str(caught.value) + caught.value.hint
+        else:
+            bench.proposer("", **values)
+
+
+def test_what_a_dead_session_left(tmp_path: Path) -> None:
+    """An agent whose session was killed is ended by the next one, and its home is gone."""
+    home = tmp_path / "agent-abc"
+    home.mkdir()
+    process = subprocess.Popen(["sleep", "600"], env={**os.environ, MARKER: str(home)}, start_new_session=True)
+    (tmp_path / "mine").mkdir()
+    NativeAgents(tmp_path)
+    assert process.wait(10) == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_one_that_hangs(bench: Bench) -> None:
@@ -302,7 +420,35 @@ def test_in_a_container_that_hangs(bench: Bench, containers: ContainerAgents) ->
     (bench.folder / "scratch").mkdir()
     declined = bench.declined("", preset=preset(None, "sleep 600"), launcher=containers, timeout_s=1.0)
     assert "did not end in time" in declined.reason
-    assert docker.from_env().containers.list(all=True, filters={"label": "autoresearch-ci.agent"}) == []
+    declined = bench.declined(
+        "", preset=preset(None, "sleep 600"), launcher=containers, interrupt=Later(time.monotonic() + 0.5)
+    )
+    assert "interrupted" in declined.reason
+    assert mine(docker.from_env()) == []
+
+
+def mine(client: Any) -> list[Any]:
+    labels = Owner.of_this_process("agents").labels()
+    return [c for c in client.containers.list(all=True) if c.labels.items() >= labels.items()]
+
+
+def test_what_a_dead_session_left_in_the_engine(cpu_image: Image) -> None:
+    """The container of an agent whose session was killed is removed by the next one; that of one that lives is not."""
+    import docker
+
+    client = docker.from_env()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    dead = {**Owner.of_this_process("agents").labels(), "autoresearch-ci.pid": str(gone.pid)}
+    left = client.containers.create(cpu_image.tag, ["sleep", "600"], labels=dead)
+    living = client.containers.create(cpu_image.tag, ["sleep", "600"], labels=Owner.of_this_process("agents").labels())
+    try:
+        ContainerAgents(client, cpu_image.tag)
+        with pytest.raises(docker.errors.NotFound):
+            left.reload()
+        assert mine(client) == [living]
+    finally:
+        living.remove(force=True)
 
 
 def test_a_container_without_the_program(bench: Bench, containers: ContainerAgents) -> None:
@@ -317,6 +463,8 @@ def test_an_image_that_is_not_there() -> None:
 
     with pytest.raises(MachineError, match="no image"):
         ContainerAgents(docker.from_env(), "no-such-image:latest")
+    with pytest.raises(MachineError, match="the agent's image"):
+        ContainerAgents(docker.from_env(), "No Image!")
 
 
 def test_a_whole_session(project: Project, tmp_path: Path) -> None:

@@ -20,7 +20,12 @@ CODEX = [
     {"type": "item.completed", "item": {"type": "agent_message", "text": "DESCRIPTION: x"}},
     {"type": "turn.completed", "usage": {"input_tokens": 60, "cached_input_tokens": 10, "output_tokens": 5}},
 ]
-GEMINI = {"response": "DESCRIPTION: x", "stats": {"models": {"pro": {"tokens": {"prompt": 60, "candidates": 5}}}}}
+GEMINI = {
+    "response": "DESCRIPTION: x",
+    "stats": {
+        "models": {"pro": {"api": {"totalRequests": 2}, "tokens": {"prompt": 60, "candidates": 4, "thoughts": 1}}}
+    },
+}
 OPENCODE = [
     {"type": "text", "part": {"text": "DESCRIPTION: x"}},
     {"type": "step_finish", "part": {"cost": 0.1, "tokens": {"input": 40, "output": 3}}},
@@ -42,7 +47,7 @@ def lines(*events: object) -> str:
             Usage(calls=4, input_tokens=60, output_tokens=5, cost=0.25),
         ),
         ("codex", lines(*CODEX), Usage(calls=1, input_tokens=60, output_tokens=5)),
-        ("gemini", json.dumps(GEMINI, indent=2), Usage(calls=1, input_tokens=60, output_tokens=5)),
+        ("gemini", json.dumps(GEMINI, indent=2), Usage(calls=2, input_tokens=60, output_tokens=5)),
         ("opencode", lines(*OPENCODE), Usage(calls=2, input_tokens=60, output_tokens=5, cost=0.25)),
         ("aider", AIDER, Usage(calls=2, input_tokens=2000, output_tokens=2050, cost=0.1)),
     ],
@@ -52,6 +57,24 @@ def test_reports(agent: str, output: str, usage: Usage) -> None:
     report = PRESETS[agent].report(output)
     assert report.usage == usage
     assert "DESCRIPTION: x" in report.text
+
+
+@pytest.mark.parametrize(
+    ("agent", "output"),
+    [
+        ("claude", json.dumps(CLAUDE | {"is_error": True, "result": "wrong key"})),
+        ("codex", lines({"type": "error", "message": "wrong key"}, {"type": "turn.failed", "error": {"message": "x"}})),
+        (
+            "gemini",
+            "Warning\n" + json.dumps({"error": {"type": "Error", "message": "wrong key", "code": 41}}, indent=2),
+        ),
+        ("opencode", lines({"type": "error", "error": {"name": "APIError", "data": {"message": "wrong key"}}})),
+        ("aider", "wrong key"),
+    ],
+)
+def test_complaints(agent: str, output: str) -> None:
+    """What went wrong is said in the agent's own words, not in braces."""
+    assert PRESETS[agent].report(output).text == "wrong key"
 
 
 @given(
@@ -69,7 +92,21 @@ VALUES = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["usage", "result", "part", "tokens", "stats", "models", "item", "type", "cost", "input_tokens"]
+                [
+                    "usage",
+                    "result",
+                    "part",
+                    "tokens",
+                    "stats",
+                    "models",
+                    "item",
+                    "type",
+                    "cost",
+                    "input_tokens",
+                    "api",
+                    "data",
+                    "message",
+                ]
             ),
             inner,
             max_size=4,
@@ -82,7 +119,9 @@ VALUES = st.recursive(
 @given(
     st.sampled_from(sorted(PRESETS)),
     st.dictionaries(
-        st.sampled_from(["usage", "result", "part", "stats", "item", "type", "response"]), VALUES, max_size=5
+        st.sampled_from(["usage", "result", "part", "stats", "item", "type", "response", "error", "message"]),
+        VALUES,
+        max_size=5,
     ),
 )
 def test_any_object_is_a_report(agent: str, value: object) -> None:
@@ -105,5 +144,5 @@ def test_endpoints() -> None:
     url = "http://127.0.0.1:1/v1"
     for name, each in PRESETS.items():
         arguments, variables = each.endpoint(url, "endpoint/m")
-        assert (url in "".join((*arguments, *variables.values()))) == (name != "copilot")
+        assert url in "".join((*arguments, *variables.values())), name
     assert preset(None, "my-agent --yes '{prompt}'").command == ("my-agent", "--yes", "{prompt}")
