@@ -114,12 +114,16 @@ class Settings(BaseModel):
         {},
         description="What functions, classes and constants belong to, for `scope`: `NAME=optimizer,NAME=architecture`",
     )
-    model: str | None = Field(None, description="The model that `llm`, `hybrid` and `agent` ask")
+    model: str | None = Field(
+        None, description="The model that `llm`, `hybrid` and `agent` ask (`agent-command` names its own)"
+    )
     provider: Literal["auto", "openai", "anthropic"] = Field(
         "auto",
         description="Whose protocol the model speaks; `auto`: Anthropic's for `claude…` without `base-url`, else OpenAI's",
     )
-    base_url: str | None = Field(None, description="The address of the model's endpoint; default: the provider's own")
+    base_url: str | None = Field(
+        None, description="The address of the model's endpoint; default: the provider's own (not for `agent-command`)"
+    )
     api_key_env: str | None = Field(
         None, description="The variable that holds the key; default: `OPENAI_API_KEY` or `ANTHROPIC_API_KEY`"
     )

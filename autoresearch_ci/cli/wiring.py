@@ -122,8 +122,8 @@ def open_session(
     folder = state / tag
     with _lock(folder, tag):
         forge = choose_forge(environ, settings, checkout, state)
-        key = environ.get(settings.key_variable, "")
-        scrubber = Scrubber.of(environ, forge.token, key, *in_git_config(_git_config(checkout)))
+        keys = (environ.get(name, "") for name in (settings.key_variable, *settings.agent_env))
+        scrubber = Scrubber.of(environ, forge.token, *keys, *in_git_config(_git_config(checkout)))
         workspace = Workspace.open(
             folder,
             checkout,

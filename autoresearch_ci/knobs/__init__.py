@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 
+@lru_cache(maxsize=32)  # the same few texts are looked at again and again
 def find_knobs(script: str) -> tuple[Knob, ...]:
     """The knobs of the script, in the order of the text; empty when libcst cannot read it as Python. Never raises."""
     script = script.removeprefix("\ufeff")
