@@ -14,9 +14,9 @@ from tests.models.server import ModelServer
 from tests.project import Project
 
 KEY = "sk-local-0123456789abcdef"
-FOLDER = os.environ.get("AUTORESEARCH_TEST_AGENTS", "")
+FOLDER = os.environ.get("TEST_AGENTS", "")
 if not FOLDER and os.environ.get("REQUIRE_AGENTS") != "1":
-    pytest.skip("`.ci/agents FOLDER` installs them; AUTORESEARCH_TEST_AGENTS names the folder", allow_module_level=True)
+    pytest.skip("`.ci/agents FOLDER` installs them; TEST_AGENTS names the folder", allow_module_level=True)
 
 
 @pytest.mark.parametrize(

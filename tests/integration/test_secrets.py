@@ -38,8 +38,10 @@ import os
 import sys
 
 from autoresearch_ci.cli import main, research
+from autoresearch_ci.cli.proposing import Proposing
 from autoresearch_ci.executors import image
 from autoresearch_ci.experiment import Category, Proposal
+from autoresearch_ci.proposals import Gate
 
 TOKEN = os.environ["GITHUB_TOKEN"]
 BASIC = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
@@ -62,7 +64,7 @@ class Leak:
         )
 
 
-research.make_proposer = lambda opened, history: Leak()
+research.Preparation.finish = lambda self, place: Proposing(proposer=Leak(), gate=Gate())
 image.native_requirements = lambda: ""  # in a job the environment is made new: here without torch, from nowhere
 sys.argv = ["autoresearch-ci", *sys.argv[1:]]
 main()
