@@ -293,6 +293,7 @@ class Session:
     platform's, by variable name. `platform` is `cuda`, `mps` or `cpu` (empty when only a results.tsv is known).
     `repository` is `https://host/owner/name`, empty for a local session. `files_digest`: SHA-256 of the journal's
     `files.sha256`, which lists every file of the base commit but the training script. `wall`: what holds natively, in one line.
+    `run_url`: the page of the job that this process runs in, empty outside one.
     """
 
     tag: str
@@ -311,6 +312,7 @@ class Session:
     settings: Mapping[str, str] = field(default_factory=dict)
     repository: str = ""
     files_digest: str = ""
+    run_url: str = ""
     started_at: dt.datetime | None = None
 
     @property

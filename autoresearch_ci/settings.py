@@ -31,11 +31,30 @@ from autoresearch_ci.experiment import Category, Direction
 from autoresearch_ci.units import Duration, Names, Size, Variables, unlimited
 
 CONFIG_NAME = "autoresearch.toml"
+DATE = "{date}"  # in a tag: today's, as `2026-11-22`
 ENVIRONMENT_PREFIX = "AUTORESEARCH_"
-# Names with our prefix that are not settings: what a script sees (a session may run inside a run), and the token.
+# Names with our prefix that are not settings: what a script sees (a session may run inside a run), and what the action hands on.
 OTHER_VARIABLES = frozenset(
-    {"DEVICE", "SEED", "BATCH_SCALE", "OUTPUT_DIR", "TOKEN", "COMPILE", "ATTENTION", "PRECISION", "OPTIMIZER_STATE"}
+    {
+        "DEVICE",
+        "SEED",
+        "BATCH_SCALE",
+        "OUTPUT_DIR",
+        "COMPILE",
+        "ATTENTION",
+        "PRECISION",
+        "OPTIMIZER_STATE",
+        "TOKEN",
+        "APP_ID",
+        "APP_PRIVATE_KEY",
+        "TASK",
+    }
 )
+
+
+def setting_name(field_name: str) -> str:
+    """How a setting is spelled everywhere outside: `continue_` → `continue`, `time_budget` → `time-budget`."""
+    return field_name.rstrip("_").replace("_", "-")
 
 
 class Settings(BaseModel):
@@ -44,7 +63,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        alias_generator=lambda name: name.replace("_", "-"),
+        alias_generator=setting_name,
         populate_by_name=True,
         defer_build=True,  # `--help` needs the declaration, not the validator
         title="autoresearch.toml",
@@ -65,7 +84,8 @@ class Settings(BaseModel):
         "all", description="What may be changed"
     )
     tag: str = Field(
-        "", description="Names the session and its branch `autoresearch/<tag>`; empty: the date, as `nov22`"
+        "",
+        description="Names the session and its branch `autoresearch/<tag>`; `{date}` in it is today's; empty: the date, as `nov22`",
     )
     results_file: str = Field("results.tsv", description="The table of all experiments")
     summary_file: str = Field("autoresearch-summary.md", description="The final summary")
@@ -89,6 +109,10 @@ class Settings(BaseModel):
         False, description="Allow native runs, which no container walls in, where no person at a terminal can be asked"
     )
     base_image: str | None = Field(None, description="What the container image is built from")
+    registry: str = Field(
+        "ghcr.io/autoresearch-ci",
+        description="Where a ready-made base environment is pulled from, if it has one that fits; `none`: always build",
+    )
     requirements: str | None = Field(
         None, description="The repository's own requirements file, installed on top of the base environment"
     )
@@ -167,9 +191,20 @@ class Settings(BaseModel):
     agent_image: str | None = Field(None, description="The image of a container in which the agent works")
     agent_env: Names = Field((), description="Variables that the agent sees besides its own key, by name")
     resume: Literal["auto", "never", "require"] = Field(
-        "auto", description="`never`: the tag must be new; `require`: it must exist"
+        "auto",
+        description="`never`: the tag must be new; `require`: it must exist, and without a tag it is the latest session",
+    )
+    follow_base: bool = Field(
+        False,
+        description="On resume, merge what the base branch has gained since, and measure it and the incumbent again",
     )
     max_hours: Annotated[float, Field(gt=0)] | None = Field(None, description="Stop before this many hours have passed")
+    job_timeout: Duration | None = Field(
+        None, description="When the job is ended from outside, as `12h`; the session ends by itself in time before that"
+    )
+    continue_: bool = Field(
+        False, description="When the hours are over, start this workflow again, to go on with the session"
+    )
     target: float | None = Field(None, description="Stop when the metric is at least this good")
     patience: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Stop after this many experiments without a keep"
@@ -214,7 +249,13 @@ class Settings(BaseModel):
     base: str | None = Field(None, description="The branch to merge into; default: the default branch")
     open_pr: Literal["on-keep", "always", "never"] = Field("on-keep", description="When to open a pull request")
     draft: bool = Field(False, description="Open the pull request as a draft")
+    progress: Literal["log", "pull-request"] = Field(
+        "log",
+        description="`pull-request`: a draft is opened at the first keep, and updated with every progress report",
+    )
     labels: Names = Field(("autoresearch",), description="Labels of the pull request, separated by commas")
+    reviewers: Names = Field((), description="Who is asked to review the pull request: users, and teams as `org/team`")
+    assignees: Names = Field((), description="Who the pull request is assigned to")
     state_dir: str | None = Field(
         None, description="Where the program keeps its clone and journal; default: the user's state folder"
     )
@@ -229,10 +270,11 @@ class Settings(BaseModel):
     @field_validator("tag")
     @classmethod
     def _tag(cls, value: str) -> str:
+        dated = value.replace(DATE, dt.date.max.isoformat())
         if value and (
-            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value)
-            or ".." in value
-            or value.endswith((".lock", "."))
+            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", dated)
+            or ".." in dated
+            or dated.endswith((".lock", "."))
         ):
             raise ValueError(
                 "up to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit, with no `..`"

@@ -63,7 +63,7 @@ class Call:
 
     def given(self) -> dict[str, Any]:
         """The flags that were on the command line, by the settings' kebab-case names."""
-        return {name.replace("_", "-"): value for name, value in self.flags.items() if value is not None}
+        return {settings.setting_name(name): value for name, value in self.flags.items() if value is not None}
 
     def load(self) -> Loaded:
         """The complete settings, from every source."""
