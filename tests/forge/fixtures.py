@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forge.api import bare_environment
+from tests.forge.git import bare_environment
 from tests.forge.server import Forge
 
 TOKEN = "ghs_TestTokenOfTheForge0123456789"

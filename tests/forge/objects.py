@@ -6,6 +6,8 @@ refuses an object whose `url` is on another host.
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -62,6 +64,7 @@ _REPOSITORY_LINKS = [
     "trees",
 ]
 EPOCH = "2026-11-01T00:00:00Z"
+BOT = "octo-bot"  # who the client is
 
 
 def web_of(base: str) -> str:
@@ -210,8 +213,11 @@ def pull_request(base: str, repo: Json, pull: Mapping[str, Any], labels: list[Js
         "body": pull["body"],
         "draft": pull["draft"],
         "locked": False,
-        "user": user(base, "octo-bot"),
+        "user": user(base, BOT),
         "assignee": None,
+        "assignees": [user(base, login) for login in pull["assignees"]],
+        "requested_reviewers": [user(base, login) for login in pull["reviewers"]],
+        "requested_teams": [team(base, repo["owner"]["login"], slug) for slug in pull["teams"]],
         "author_association": "CONTRIBUTOR",
         "auto_merge": None,
         "milestone": None,
@@ -243,6 +249,188 @@ def whole_pull_request(listed: Json, *, additions: int, deletions: int, changed_
         "merged_by": listed["user"] if merged else None,
         "maintainer_can_modify": False,
     }
+
+
+def team(base: str, organization: str, slug: str) -> Json:
+    url = f"{base}/organizations/1/team/{slug}"
+    return {
+        "id": 1,
+        "node_id": f"T_{slug}",
+        "url": url,
+        "members_url": f"{url}/members{{/member}}",
+        "repositories_url": f"{url}/repos",
+        "html_url": f"{web_of(base)}/orgs/{organization}/teams/{slug}",
+        "name": slug,
+        "slug": slug,
+        "description": None,
+        "permission": "push",
+        "parent": None,
+        "type": "organization",
+        "organization_id": 1,
+    }
+
+
+def issue(base: str, full_name: str, pull: Mapping[str, Any], assignees: list[Json]) -> Json:
+    """A pull request as the issue that it is, too."""
+    url = f"{base}/repos/{full_name}/issues/{pull['number']}"
+    return {
+        "id": pull["number"],
+        "node_id": f"PR_{pull['number']}",
+        "number": pull["number"],
+        "url": url,
+        "repository_url": f"{base}/repos/{full_name}",
+        "html_url": f"{web_of(base)}/{full_name}/pull/{pull['number']}",
+        "labels_url": f"{url}/labels{{/name}}",
+        **{f"{name}_url": f"{url}/{name}" for name in ("comments", "events")},
+        "state": pull["state"],
+        "title": pull["title"],
+        "user": user(base, BOT),
+        "assignee": assignees[0] if assignees else None,
+        "assignees": assignees,
+        "labels": [],
+        "locked": False,
+        "milestone": None,
+        "comments": 0,
+        "created_at": EPOCH,
+        "updated_at": EPOCH,
+        "closed_at": pull["closed_at"],
+        "author_association": "CONTRIBUTOR",
+    }
+
+
+def comment(base: str, full_name: str, number: int, issue_number: int, login: str, body: str, at: float) -> Json:
+    """A comment on an issue; `at`: seconds since the epoch."""
+    issue_url = f"{base}/repos/{full_name}/issues/{issue_number}"
+    return {
+        "id": number,
+        "node_id": f"IC_{number}",
+        "url": f"{base}/repos/{full_name}/issues/comments/{number}",
+        "html_url": f"{web_of(base)}/{full_name}/issues/{issue_number}#issuecomment-{number}",
+        "issue_url": issue_url,
+        "user": user(base, login),
+        "body": body,
+        "created_at": moment(at),
+        "updated_at": moment(at),
+        "author_association": "CONTRIBUTOR",
+    }
+
+
+def reaction(base: str, number: int, login: str, content: str) -> Json:
+    return {
+        "id": number,
+        "node_id": f"REA_{number}",
+        "user": user(base, login),
+        "content": content,
+        "created_at": EPOCH,
+    }
+
+
+def review(base: str, full_name: str, pull_number: int, number: int, login: str) -> Json:
+    pull = f"{base}/repos/{full_name}/pulls/{pull_number}"
+    html = f"{web_of(base)}/{full_name}/pull/{pull_number}#pullrequestreview-{number}"
+    return {
+        "id": number,
+        "node_id": f"PRR_{number}",
+        "user": user(base, login),
+        "body": "",
+        "state": "COMMENTED",
+        "commit_id": None,
+        "html_url": html,
+        "pull_request_url": pull,
+        "_links": {"html": {"href": html}, "pull_request": {"href": pull}},
+        "author_association": "COLLABORATOR",
+        "submitted_at": EPOCH,
+    }
+
+
+def status(base: str, full_name: str, sha: str, number: int, wanted: Mapping[str, Any]) -> Json:
+    return {
+        "id": number,
+        "node_id": f"SC_{number}",
+        "url": f"{base}/repos/{full_name}/statuses/{sha}",
+        "avatar_url": None,
+        "state": wanted["state"],
+        "description": wanted.get("description"),
+        "target_url": wanted.get("target_url"),
+        "context": wanted.get("context", "default"),
+        "created_at": EPOCH,
+        "updated_at": EPOCH,
+        "creator": user(base, BOT),
+    }
+
+
+def workflow_run(base: str, repo: Json, run: Mapping[str, Any]) -> Json:
+    url = f"{base}/repos/{repo['full_name']}/actions/runs/{run['id']}"
+    person = {"name": "octo", "email": "octo@example.invalid"}
+    return {
+        "id": run["id"],
+        "node_id": f"WFR_{run['id']}",
+        "name": run["workflow"],
+        "display_title": run["workflow"],
+        "run_number": run["id"],
+        "event": run["event"],
+        "status": run["status"],
+        "conclusion": run["conclusion"],
+        "path": f".github/workflows/{run['workflow']}@{run['ref']}",
+        "workflow_id": 1,
+        "head_branch": run["ref"],
+        "head_sha": run["sha"],
+        "head_commit": {
+            "id": run["sha"],
+            "tree_id": run["sha"],
+            "message": "a change",
+            "timestamp": EPOCH,
+            "author": person,
+            "committer": person,
+        },
+        "repository": repo,
+        "head_repository": repo,
+        "url": url,
+        "html_url": f"{web_of(base)}/{repo['full_name']}/actions/runs/{run['id']}",
+        **{f"{name}_url": f"{url}/{name}" for name in ("jobs", "logs", "cancel", "rerun", "artifacts")},
+        "check_suite_url": f"{base}/repos/{repo['full_name']}/check-suites/1",
+        "workflow_url": f"{base}/repos/{repo['full_name']}/actions/workflows/1",
+        "pull_requests": [],
+        "created_at": EPOCH,
+        "updated_at": EPOCH,
+    }
+
+
+def installation(base: str, full_name: str, number: int, app: str) -> Json:
+    owner = full_name.split("/")[0]
+    return {
+        "id": number,
+        "app_id": int(app),
+        "app_slug": "autoresearch",
+        "account": user(base, owner),
+        "target_id": 1,
+        "target_type": "Organization",
+        "access_tokens_url": f"{base}/app/installations/{number}/access_tokens",
+        "repositories_url": f"{base}/installation/repositories",
+        "html_url": f"{web_of(base)}/organizations/{owner}/settings/installations/{number}",
+        "repository_selection": "selected",
+        "permissions": {"contents": "write", "pull_requests": "write"},
+        "events": [],
+        "single_file_name": None,
+        "suspended_by": None,
+        "suspended_at": None,
+        "created_at": EPOCH,
+        "updated_at": EPOCH,
+    }
+
+
+def moment(seconds_since_epoch: float) -> str:
+    """As GitHub writes a time."""
+    return dt.datetime.fromtimestamp(seconds_since_epoch, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds(written: str) -> float:
+    """The other way round."""
+    return dt.datetime.fromisoformat(written).timestamp()
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def validation_failed(*errors: Json, message: str = "Validation Failed") -> Json:

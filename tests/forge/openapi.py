@@ -1,4 +1,10 @@
-"""Checks requests and answers by GitHub's description of its REST API (OpenAPI 3.0; @octokit/openapi 23.0.2, cut)."""
+"""Checks requests and answers by GitHub's description of its REST API (OpenAPI 3.0; @octokit/openapi 23.0.2, cut).
+
+The cut: of `generated/api.github.com.deref.json` in that npm package, the paths and methods that the file beside this one
+holds, each without its prose (every key `summary`, `description`, `tags`, `operationId`, `externalDocs`, `title`,
+`examples`, `example` and `x-github` that is not the name of a property), keys sorted, no white space. A path that is
+missing is cut and added in the same way.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +23,7 @@ from jsonschema import Draft4Validator, FormatChecker
 DESCRIPTION = Path(__file__).with_name("github-openapi-23.0.2-cut.json")
 
 # Statuses that GitHub sends everywhere without saying so for each operation.
-_EVERYWHERE = frozenset({401, 403, 404, 429})
+_EVERYWHERE = frozenset({401, 403, 404, 422, 429})
 _FORMATS = FormatChecker(())
 
 
@@ -64,11 +70,11 @@ class Operation:
     def check_answer(self, status: int, body: object) -> list[str]:
         """What is wrong with the answer."""
         described = self.definition["responses"].get(str(status))
-        if described is None:
-            if status not in _EVERYWHERE:
-                return [f"{self}: status {status} is not described"]
+        content = (described or {}).get("content", {}).get("application/json")
+        if described is None and status not in _EVERYWHERE:
+            return [f"{self}: status {status} is not described"]
+        if content is None and status >= 400:  # of many refusals only the status is described
             return [] if isinstance(body, dict) and "message" in body else [f"{self}: {status} without a message"]
-        content = described.get("content", {}).get("application/json")
         if content is None:
             return [f"{self}: {status} has no body"] if body is not None else []
         return self._check(content["schema"], body, f"answer {status}")

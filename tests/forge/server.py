@@ -9,6 +9,7 @@ import base64
 import contextlib
 import gzip
 import json
+import random
 import re
 import subprocess
 import threading
@@ -20,11 +21,27 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.forge.api import Answer, Api, Request, bare_environment, git
+from tests.forge.answers import Answer, Request
+from tests.forge.api import Api
+from tests.forge.git import as_github_words_it, bare_environment, git, protect
 from tests.forge.objects import refusal
 from tests.forge.openapi import find_operation
 
 _PREFIX = "/api/v3"
+_GRAPHQL = "/api/graphql"
+_UNICORN = "<html><title>Unicorn!</title></html>"
+_SECONDARY = '{"message": "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."}'
+# What a spoilt request gets, as `spoil` mixes it: status, text, whether it took effect, headers.
+_MIX: list[tuple[int | None, str, bool, dict[str, str]]] = [
+    (500, '{"message": "Server Error"}', False, {}),
+    (502, _UNICORN, False, {}),
+    (502, _UNICORN, True, {}),
+    (None, "", False, {}),
+    (None, "", True, {}),
+    (429, '{"message": "Too many requests"}', False, {"Retry-After": "0"}),
+    (429, '{"message": "Too many requests"}', False, {"Retry-After": "1"}),
+    (403, _SECONDARY, False, {"Retry-After": "1"}),
+]
 _GIT_PATH = re.compile(r"/(?P<name>[^/]+/[^/]+?)(?:\.git)?(?P<rest>/(?:info/refs|git-upload-pack|git-receive-pack))")
 
 
@@ -70,7 +87,11 @@ class Forge:
         git(self.repository, "config", "http.receivepack", "true")
         git(self.repository, "config", "receive.hideRefs", "refs/pull")  # GitHub takes no push to them
         self.api = Api(full_name, self.repository)
+        self.spoilt: list[str] = []  # what `spoil` did to which request
         self._faults: list[Fault] = []
+        self._rate = 0.0
+        self._random = random.Random()
+        self._protected: set[str] = set()
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._server = _Server(self)
@@ -125,6 +146,25 @@ class Forge:
         with self._lock:
             self._faults.append(fault)
 
+    def clear_faults(self) -> None:
+        """Forgets what `fail_next` has not done yet."""
+        with self._lock:
+            self._faults.clear()
+
+    def spoil(self, rate: float, seed: int) -> None:
+        """From now on spoils this share of all requests, git's as well, with a mix of everything that passes by itself."""
+        with self._lock:
+            self._rate, self._random = rate, random.Random(seed)
+
+    def protect(self, branch: str) -> None:
+        """Refuses pushes to the branch from now on, in the words of GitHub's protected branches."""
+        self._protected.add(f"refs/heads/{branch}")
+        protect(self.repository, self._protected)
+
+    def accepts(self, token: str | None) -> bool:
+        """Whether the token is one of `tokens`, or one that an App minted and that is not over."""
+        return token is not None and (token in self.tokens or self.api.apps.holds(token))
+
     def take_fault(self, method: str, path: str) -> Fault | None:
         with self._lock:
             for fault in self._faults:
@@ -133,7 +173,11 @@ class Forge:
                     if fault.times == 0:
                         self._faults.remove(fault)
                     return fault
-        return None
+            if self._random.random() >= self._rate:
+                return None
+            status, text, after, headers = self._random.choice(_MIX)
+            self.spoilt.append(f"{method} {path}: {status or 'dropped'}{' after it took effect' if after else ''}")
+            return Fault(method, re.compile(""), status, text, after, headers, 0.0, 1)
 
     def pause(self, seconds: float) -> None:
         """Waits, but never longer than the forge lives."""
@@ -172,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
         forge = self.server.forge
         body = self._read_body()
         parts = urlsplit(self.path)
-        prefix = _PREFIX if parts.path.startswith(f"{_PREFIX}/") else ""
+        prefix = _PREFIX if parts.path.startswith(f"{_PREFIX}/") else "/api" if parts.path == _GRAPHQL else ""
         path = parts.path.removeprefix(prefix)
         to_git = None if prefix else _GIT_PATH.fullmatch(path)
         fault = forge.take_fault(self.command, path)
@@ -224,10 +268,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, prefix: str, path: str, query: str, body: bytes) -> Answer:
         forge = self.server.forge
-        if self._token() not in forge.tokens:
+        token = self._token()
+        app = "" if forge.accepts(token) else forge.api.apps.sender_of(token or "")
+        if not app and not forge.accepts(token):
             return Answer(401, refusal(401, "Bad credentials"))
         content = json.loads(body) if body else None
         forge.requests.append(Seen(self.command, path, content))
+        if prefix == "/api":
+            return Answer(200, forge.api.graphql(content or {}))
         operation = find_operation(self.command, path)
         if operation is None:
             forge.violations.append(f"{self.command} {path}: not in GitHub's API description (or cut out of it)")
@@ -236,7 +284,9 @@ class _Handler(BaseHTTPRequestHandler):
         forge.violations += operation.check_request(fields, content)
         base = f"http://{self.headers['Host']}{prefix}"
         try:
-            answer = forge.api.answer(Request(operation, base, fields, content))
+            if app and operation.template not in forge.api.apps.templates:
+                return Answer(401, refusal(401, "Bad credentials"))  # an App as itself may only ask for tokens
+            answer = forge.api.answer(Request(operation, base, fields, content, app))
         except Exception:  # noqa: BLE001 - the client gets its 500, the test the traceback
             forge.violations.append(traceback.format_exc())
             return Answer(500, refusal(500, "the test forge made a mistake"))
@@ -253,7 +303,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _git(self, to_git: re.Match[str], query: str, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         forge = self.server.forge
-        if self._token() not in forge.tokens:
+        token = self._token()
+        everybody = token is None and not forge.api.private and "upload-pack" in to_git["rest"] + query
+        if not everybody and not forge.accepts(token):
             return 401, {"WWW-Authenticate": 'Basic realm="GitHub"', "Content-Type": "text/plain"}, b"Bad credentials\n"
         if to_git["name"].lower() != forge.full_name.lower():
             return 404, {"Content-Type": "text/plain"}, b"Repository not found.\n"
@@ -282,4 +334,6 @@ class _Handler(BaseHTTPRequestHandler):
         if not headers:
             forge.violations.append(f"git http-backend: {done.stderr.decode()}")
             return 500, {}, b""
+        if to_git["rest"] == "/git-receive-pack":
+            content = as_github_words_it(content)
         return int(headers.pop("Status", "200 OK").split()[0]), headers, content
