@@ -7,11 +7,13 @@ import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from autoresearch_ci.errors import ForgeError
-from autoresearch_ci.forges.pull_request import Operation, PullRequest
+from autoresearch_ci.forges.counting import Requests
+from autoresearch_ci.forges.pull_request import Operation, PullRequest, PullStanding, PullState, with_note
 
 TEXT_NAME = "pull-request.md"
 PAGE_NAME = "pull-request.html"
@@ -29,6 +31,16 @@ class LocalForge:
     base_branch: str = "main"
     token: str = ""
     repository_url: str = ""
+    token_hours: float | None = None
+    requests: Requests = field(default_factory=Requests)
+
+    def secrets(self) -> tuple[str, ...]:
+        """None: there is no server."""
+        return ()
+
+    def within(self, patience_s: float) -> LocalForge:  # noqa: ARG002 - as every forge's
+        """The same forge: a folder keeps nobody waiting."""
+        return self
 
     def permission(self, user: str) -> str:  # noqa: ARG002 - as every forge's
         """Raises ForgeError: a job on a runner has people behind it whom a folder does not know."""
@@ -41,6 +53,47 @@ class LocalForge:
     def is_from_fork(self, number: int) -> bool:  # noqa: ARG002 - as every forge's
         """The same."""
         raise _nobody_to_ask()
+
+    def pull_head(self, number: int) -> tuple[str, str]:  # noqa: ARG002 - as every forge's
+        """The same."""
+        raise _nobody_to_ask()
+
+    def comment(self, number: int, text: str) -> None:  # noqa: ARG002 - as every forge's
+        """The same."""
+        raise _nobody_to_ask()
+
+    def react(self, comment_id: int, content: Literal["eyes", "+1", "confused", "rocket"]) -> None:  # noqa: ARG002
+        """The same."""
+        raise _nobody_to_ask()
+
+    def dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str]) -> None:  # noqa: ARG002
+        """The same."""
+        raise _nobody_to_ask()
+
+    def run_status(self, run_id: int) -> str:  # noqa: ARG002 - as every forge's
+        """The same."""
+        raise _nobody_to_ask()
+
+    def cancel_run(self, run_id: int) -> None:  # noqa: ARG002 - as every forge's
+        """The same."""
+        raise _nobody_to_ask()
+
+    def merge_pull(self, number: int, *, method: Literal["squash", "rebase", "merge"], head_sha: str = "") -> str:  # noqa: ARG002
+        """The same; `autoresearch-ci merge` merges here."""
+        raise _nobody_to_ask()
+
+    def set_status(
+        self, commit: str, *, state: Literal["pending", "success", "failure", "error"], description: str, url: str = ""
+    ) -> None:
+        """Nothing: nobody looks at a commit's status here."""
+
+    def standing(self, branch: str, base: str = "") -> PullStanding:  # noqa: ARG002 - as every forge's
+        """Open from the first publication on: nothing here closes or merges it."""
+        text = self._folder(branch) / TEXT_NAME
+        if not text.exists():
+            return PullStanding(state=PullState.NONE)
+        page = text.with_name(PAGE_NAME)
+        return PullStanding(state=PullState.OPEN, url=(page if page.exists() else text).as_uri())
 
     def default_branch(self) -> str:
         """The branch that a pull request goes to unless told otherwise."""
@@ -61,20 +114,23 @@ class LocalForge:
         draft: bool,
         labels: tuple[str, ...],
         attachments: Mapping[str, bytes | str],
+        reviewers: tuple[str, ...] = (),  # noqa: ARG002 - nobody looks at a folder because it asks
+        assignees: tuple[str, ...] = (),  # noqa: ARG002
+        note: str = "",
     ) -> PullRequest:
         """Writes `pull-request.md` and every attachment into the branch's folder; safe to repeat.
 
         The URL is that of the attachment `pull-request.html`, or of the text when there is none. Raises ForgeError when
         the folder cannot be written. Every file is complete or absent, and the text comes last.
         """
-        folder = (self.folder / _slug(branch)).resolve()
+        folder = self._folder(branch)
         text = folder / TEXT_NAME
         operation = Operation.UPDATED if text.exists() else Operation.CREATED
         facts = [f"`{branch}` → `{base}`", *(["draft"] if draft else []), *labels]
         try:
             for name, content in attachments.items():
                 _write(folder / _checked(name), content)
-            _write(text, f"# {title}\n\n{' · '.join(facts)}\n\n{body}\n")
+            _write(text, f"# {title}\n\n{' · '.join(facts)}\n\n{with_note(body, note)}\n")
         except OSError as error:
             raise ForgeError(
                 f"the pull request cannot be written to `{folder}`: {error.strerror or error}",
@@ -83,6 +139,9 @@ class LocalForge:
         page = folder / PAGE_NAME
         shown = page if PAGE_NAME in attachments else text
         return PullRequest(number=None, url=shown.as_uri(), operation=operation)
+
+    def _folder(self, branch: str) -> Path:
+        return (self.folder / _slug(branch)).resolve()
 
 
 def _slug(branch: str) -> str:

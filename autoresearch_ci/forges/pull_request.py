@@ -34,6 +34,30 @@ class PullRequest:
     warnings: tuple[str, ...] = ()
 
 
+class PullState(StrEnum):
+    """What became of a branch's pull request."""
+
+    NONE = "none"
+    OPEN = "open"
+    CLOSED = "closed"
+    MERGED = "merged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullStanding:
+    """What the forge says of the pull request that is about what a branch holds; without a number there is none."""
+
+    state: PullState
+    number: int | None = None
+    url: str = ""
+    draft: bool = False
+
+
+def with_note(body: str, note: str) -> str:
+    """`body` with `note` as a paragraph before it; as it is without a note."""
+    return f"{note}\n\n{body}" if note else body
+
+
 def island(body: str) -> str:
     """`body` between the markers. Markers inside `body` lose their meaning, so that there is one island."""
     return f"{ISLAND_START}\n{body.replace('<!-- autoresearch:', '<!-- autoresearch ')}\n{ISLAND_END}"

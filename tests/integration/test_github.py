@@ -1,61 +1,18 @@
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autoresearch_ci.errors import ForgeError, SettingsError
-from autoresearch_ci.forges.github import BODY_LIMIT, GitHubForge
+from autoresearch_ci.forges.github import GitHubForge
+from autoresearch_ci.forges.publishing import BODY_LIMIT
 from autoresearch_ci.forges.pull_request import Operation, PullRequest, island
-from tests.forge.fixtures import TOKEN, Checkout, git_environment
+from tests.forge.client import BRANCH, at, publish, refused
+from tests.forge.fixtures import TOKEN, Checkout
 from tests.forge.server import Forge
 
-BRANCH = "autoresearch/nov22"
 PULLS = r"/pulls$"
-
-
-@pytest.fixture
-def github(forge: Forge) -> GitHubForge:
-    return at(forge)
-
-
-def at(forge: Forge, **changes: Any) -> GitHubForge:
-    values: dict[str, Any] = {
-        "repository": forge.full_name,
-        "token": TOKEN,
-        "api_url": forge.api_url,
-        "server_url": forge.server_url,
-        "timeout_s": 10,
-        "pause_s": 0.0,
-    }
-    return GitHubForge(**(values | changes))
-
-
-def publish(github: GitHubForge, **changes: Any) -> PullRequest:
-    values: dict[str, Any] = {
-        "branch": BRANCH,
-        "base": "main",
-        "title": "val_bpb 1.0 → 0.9",
-        "body": "the report",
-        "draft": False,
-        "labels": (),
-        "attachments": {},
-    }
-    return github.publish(**(values | changes))
-
-
-def refused(github: GitHubForge, **changes: Any) -> ForgeError:
-    """The error of a publication that is refused: one line, a hint, exit code 7, and never the token."""
-    with pytest.raises(ForgeError) as caught:
-        publish(github, **changes)
-    error = caught.value
-    assert error.exit_code == 7
-    assert error.hint
-    assert "\n" not in error.message + error.hint
-    assert TOKEN not in error.message + error.hint
-    return error
 
 
 # One pull request per branch.
@@ -502,82 +459,3 @@ def test_what_is_missing_or_malformed_is_a_settings_error(environ: dict[str, str
 def test_the_token_is_not_in_the_repr(github: GitHubForge) -> None:
     """Printing the forge in a log or an assertion does not give the token away."""
     assert TOKEN not in repr(github)
-
-
-# The test forge itself: what the sessions' git and the checks of the descriptions rely on.
-
-
-def test_git_pushes_and_clones_with_the_token_in_the_environment(
-    forge: Forge, checkout: Checkout, tmp_path: Path
-) -> None:
-    """An atomic push of a branch and of refs outside refs/heads arrives; a big one too, which git sends in chunks."""
-    sha = checkout.commit("weights.bin", "0123456789abcdef" * 8, "small")
-    big = b"".join(index.to_bytes(4, "big") for index in range(700_000))
-    (checkout.path / "big.bin").write_bytes(big)
-    checkout.git("add", "big.bin")
-    checkout.git("-c", "core.compression=0", "commit", "--quiet", "-m", "big")
-    checkout.git(
-        "push", "--quiet", "--atomic", "origin", f"HEAD:refs/heads/{BRANCH}", f"{sha}:refs/autoresearch/x/journal"
-    )
-    listed = checkout.git("ls-remote", "origin")
-    assert f"{sha}\trefs/autoresearch/x/journal" in listed
-    checkout.git("clone", "--quiet", "--branch", BRANCH, forge.clone_url, str(tmp_path / "again"))
-    assert (tmp_path / "again" / "big.bin").read_bytes() == big
-
-
-@pytest.mark.parametrize("token", ["", "ghs_WrongTokenOfSomebody"])
-def test_git_is_refused_without_the_token(forge: Forge, checkout: Checkout, tmp_path: Path, token: str) -> None:
-    """Neither reading nor pushing works, and git does not ask a person."""
-    environment = git_environment(forge.server_url, token, home=tmp_path)
-    for command in (("ls-remote", "origin"), ("push", "origin", "main:refs/heads/other")):
-        with pytest.raises(subprocess.CalledProcessError) as caught:
-            checkout.git(*command, environment=environment)
-        assert caught.value.returncode == 128
-        assert "Authentication failed" in caught.value.stderr or "could not read" in caught.value.stderr
-
-
-def test_a_push_that_is_refused_once_is_not_lost(forge: Forge, checkout: Checkout) -> None:
-    """Faults reach git as well: a 503 fails the push; dropped after it took effect, the ref has moved all the same."""
-    sha = checkout.git("rev-parse", "main")
-    forge.fail_next("POST", "git-receive-pack", 503)
-    with pytest.raises(subprocess.CalledProcessError):
-        checkout.git("push", "origin", f"main:refs/heads/{BRANCH}")
-    forge.fail_next("POST", "git-receive-pack", None, after=True)
-    with pytest.raises(subprocess.CalledProcessError):
-        checkout.git("push", "origin", f"main:refs/heads/{BRANCH}")
-    assert f"{sha}\trefs/heads/{BRANCH}" in checkout.git("ls-remote", "origin")
-
-
-def test_a_request_that_github_does_not_describe_is_a_violation(tmp_path: Path) -> None:
-    """The check of the descriptions can fail: wrong path, wrong query, wrong body, missing body, no such operation."""
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
-
-    with Forge(tmp_path / "forge", tokens=frozenset({TOKEN})) as forge:
-        for method, path, body in (
-            ("GET", "/repos/octo/research/nothing", None),
-            ("GET", "/repos/octo/research/pulls?state=new&hed=x&page=one", None),
-            ("POST", "/repos/octo/research/pulls", b'{"base": "main", "titel": 1}'),
-            ("POST", "/repos/octo/research/labels", None),
-            ("GET", "/user", b"{}"),
-            ("GET", "/repos/octo/research/pulls/1/files", None),
-        ):
-            headers = {"Authorization": f"Bearer {TOKEN}"}
-            request = Request(f"{forge.api_url}{path}", data=body, method=method, headers=headers)
-            try:
-                urlopen(request, timeout=10).close()
-            except HTTPError as error:
-                error.close()
-        found = "\n".join(forge.violations)
-    for expected in (
-        "not in GitHub's API description",
-        "'new' is not one of",
-        "unknown query parameter `hed`",
-        "'one' is not of type 'integer'",
-        "'head' is a required property",
-        "unknown property `titel`",
-        "needs a body",
-        "takes no body",
-        "status 501 is not described",
-    ):
-        assert expected in found

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from autoresearch_ci.errors import ForgeError
 from autoresearch_ci.forges.local import LocalForge
-from autoresearch_ci.forges.pull_request import Operation, PullRequest
+from autoresearch_ci.forges.pull_request import Operation, PullRequest, PullStanding, PullState
 
 
 def publish(
@@ -89,3 +89,47 @@ def test_a_write_that_fails_leaves_no_part_behind(tmp_path: Path) -> None:
 def test_git_pushes_to_the_users_repository(tmp_path: Path) -> None:
     """The remote of a local session is the repository itself, as an absolute path."""
     assert LocalForge(tmp_path / "x" / "..", tmp_path).remote_url == str(tmp_path)
+
+
+def test_a_folder_is_open_from_the_first_publication_on(tmp_path: Path) -> None:
+    """With the page that shows it; nothing here closes it, and there is nothing to keep secret or to count."""
+    forge = LocalForge(tmp_path / "repository", tmp_path / "pull-requests")
+    assert forge.standing("autoresearch/nov22") == PullStanding(state=PullState.NONE)
+    publish(forge)
+    text = tmp_path / "pull-requests" / "nov22" / "pull-request.md"
+    assert forge.standing("autoresearch/nov22") == PullStanding(state=PullState.OPEN, url=text.as_uri())
+    result = publish(forge, attachments={"pull-request.html": "<p>"})
+    assert forge.within(1.0).standing("autoresearch/nov22").url == result.url
+    forge.set_status("0" * 40, state="success", description="3 kept")
+    assert (forge.secrets(), forge.token_hours, forge.requests.total) == ((), None, 0)
+
+
+def test_a_note_goes_before_the_report(tmp_path: Path) -> None:
+    """As on GitHub; reviewers and assignees are nobody's here."""
+    forge = LocalForge(tmp_path / "repository", tmp_path / "pull-requests")
+    forge.publish(
+        branch="autoresearch/nov22", base="main", title="t", body="the report", draft=False, labels=(), attachments={},
+        reviewers=("ada",), assignees=("ada",), note="A person pushed to the branch.",
+    )  # fmt: skip
+    text = (tmp_path / "pull-requests" / "nov22" / "pull-request.md").read_text(encoding="utf-8")
+    assert text.endswith("A person pushed to the branch.\n\nthe report\n")
+    assert "ada" not in text
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda forge: forge.pull_head(1),
+        lambda forge: forge.comment(1, "x"),
+        lambda forge: forge.react(1, "eyes"),
+        lambda forge: forge.dispatch("autoresearch.yml", "main", {}),
+        lambda forge: forge.run_status(1),
+        lambda forge: forge.cancel_run(1),
+        lambda forge: forge.merge_pull(1, method="squash"),
+    ],
+)
+def test_a_folder_has_nobody_to_ask(tmp_path: Path, ask: Callable[[LocalForge], object]) -> None:
+    """What needs a server says so, with what to do."""
+    with pytest.raises(ForgeError, match="no server to ask") as caught:
+        ask(LocalForge(tmp_path, tmp_path))
+    assert "--forge github" in caught.value.hint
