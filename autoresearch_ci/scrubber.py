@@ -32,7 +32,7 @@ def in_git_config(text: str) -> list[str]:
     return list(dict.fromkeys([*found, *map(unquote, found)]))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class Scrubber:
     """What replaces secrets. `forms`: every text that is one, the longest first; one without any leaves all as it is."""
 
@@ -40,16 +40,23 @@ class Scrubber:
     _encoded: tuple[bytes, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_encoded", tuple(form.encode("utf-8", "surrogateescape") for form in self.forms))
+        self._encoded = tuple(form.encode("utf-8", "surrogateescape") for form in self.forms)
 
     @classmethod
     def of(cls, environ: Mapping[str, str], *more: str) -> Scrubber:
         """For the variables of `environ` whose name says that they are secret, and for the values in `more`."""
-        values = [value for name, value in environ.items() if NAMES.fullmatch(name)]
-        parts = {part.strip() for value in (*values, *more) for part in (value, *value.splitlines())}
+        scrubber = cls()
+        scrubber.learn(*(value for name, value in environ.items() if NAMES.fullmatch(name)), *more)
+        return scrubber
+
+    def learn(self, *values: str) -> None:
+        """These are secrets, too: a token that was renewed."""
+        parts = {part.strip() for value in values for part in (value, *value.splitlines())}
         secret = {part for part in parts if len(part) >= (LEAST_DIGITS if part.isdecimal() else LEAST)}
-        forms = {form for part in secret for form in _forms(part)}
-        return cls(tuple(sorted(forms, key=lambda form: (-len(form), form))))
+        new = {form for part in secret for form in _forms(part)}
+        if not new.issubset(self.forms):
+            self.forms = tuple(sorted(new.union(self.forms), key=lambda form: (-len(form), form)))
+            self.__post_init__()
 
     @property
     def longest(self) -> int:

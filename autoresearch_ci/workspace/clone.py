@@ -119,22 +119,27 @@ def _check(clone: Path, checkout: Checkout) -> None:
         )
 
 
-def _make(clone: Path, checkout: Checkout) -> None:
-    half_made = clone.with_suffix(".new")
-    remove_tree(half_made)
-    half_made.mkdir()
+def new_bare(folder: Path, object_format: str) -> None:
+    """Makes the empty `folder` a bare repository in which nothing of anybody's configuration runs."""
     outside = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
-    Git(half_made, outside).read(
+    Git(folder, outside).read(
         "init",
         "--quiet",
         "--bare",
         "--template=",
-        f"--object-format={checkout.object_format}",
+        f"--object-format={object_format}",
         "--initial-branch=none",
-        str(half_made),
+        str(folder),
     )
-    with (half_made / "config").open("a", encoding="utf-8") as config:
+    with (folder / "config").open("a", encoding="utf-8") as config:
         config.write(f"[core]{_CONFIG}")
+
+
+def _make(clone: Path, checkout: Checkout) -> None:
+    half_made = clone.with_suffix(".new")
+    remove_tree(half_made)
+    half_made.mkdir()
+    new_bare(half_made, checkout.object_format)
     for name, text in (("info/attributes", _ATTRIBUTES), ("objects/info/alternates", "")):
         (half_made / name).parent.mkdir(parents=True, exist_ok=True)
         (half_made / name).write_text(text, "utf-8")

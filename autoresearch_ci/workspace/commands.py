@@ -8,13 +8,16 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import TimeoutExpired
+from typing import Any
 
 from autoresearch_ci.errors import AutoresearchError, GitError, MachineError
+from autoresearch_ci.scrubber import NAMES
 
 try:
     import git
@@ -41,6 +44,8 @@ _DISK_CODES = (
 )
 _MAX_MESSAGE = 300
 _FULL = 64 * 1024  # bytes: less than git needs for anything
+_LOOK_S = 0.2  # how often a child that takes long is looked after
+_LAST_BREATH_S = 1.0  # for the pipes of a killed child to close
 # For work in the user's own repository: a native training script could have planted a hook or a monitor there.
 NO_HOOKS = {
     "GIT_CONFIG_COUNT": "2",
@@ -83,9 +88,17 @@ class Git:
         self._variables = dict(variables)
 
     def run(
-        self, *arguments: str, data: bytes = b"", variables: Mapping[str, str] | None = None, timeout_s: float = 60.0
+        self,
+        *arguments: str,
+        data: bytes = b"",
+        variables: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+        give_up: Callable[[], str] = lambda: "",
     ) -> Output:
-        """The command's output, whatever its exit code. GitError when there is no git."""
+        """The command's output, whatever its exit code. GitError when there is no git.
+
+        `give_up` is asked several times a second: when it answers why, the command is ended at once, as it is after `timeout_s`.
+        """
         with storage(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as source:
             source.write(data)
             source.seek(0)
@@ -95,23 +108,12 @@ class Git:
                     ["git", *arguments],
                     istream=source.fileno(),
                     as_process=True,
-                    env={**self._variables, **(variables or {})},
+                    env={**_no_secrets(), **self._variables, **(variables or {})},
                     start_new_session=True,
                 )
             except git.GitCommandNotFound as error:
                 raise GitError("git is not installed", hint="install git and make sure that it is on PATH") from error
-            child = handle.proc
-            assert child is not None
-            late = threading.Event()
-            timer = threading.Timer(timeout_s, _kill, (child.pid, late))
-            timer.start()
-            try:
-                out, err = child.communicate()
-            finally:
-                timer.cancel()
-        if late.is_set():
-            return Output(124, out, f"fatal: timed out after {timeout_s:g} s")
-        return Output(child.returncode, out, err.decode("utf-8", "replace"))
+            return _wait(handle.proc, timeout_s, give_up)
 
     def read(self, *arguments: str, data: bytes = b"", variables: Mapping[str, str] | None = None) -> Output:
         """The command's output; GitError (or MachineError, when the disk is the reason) when it fails."""
@@ -119,6 +121,12 @@ class Git:
         if output.code:
             raise failure(output, f"git {arguments[0]} failed", self.folder)
         return output
+
+    def leads_to(self, old: str | None, new: str | None) -> bool:
+        """Whether a ref could go from `old` to `new` by a fast-forward; not where one of the commits is not here."""
+        if not old or old == new:
+            return True
+        return bool(new) and self.run("merge-base", "--is-ancestor", old, str(new)).code == 0
 
 
 def failure(output: Output, what: str, folder: Path) -> AutoresearchError:
@@ -147,8 +155,34 @@ def storage(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _kill(pid: int, late: threading.Event) -> None:
-    late.set()
+def _no_secrets() -> dict[str, str]:
+    """Our own secrets, empty: GitPython hands on the whole environment, and a run without a wall can read that of a child."""
+    return {name: "" for name in os.environ if NAMES.fullmatch(name)}
+
+
+def _wait(child: Any, timeout_s: float, give_up: Callable[[], str]) -> Output:
+    """What the child said until its end, or until it was ended. It is waited for in small steps, in this very thread: one
+    that only watched could keep the program from ending."""
+    ends = time.monotonic() + timeout_s
+    why = ""
+    while not why:
+        try:
+            out, err = child.communicate(timeout=min(_LOOK_S, max(ends - time.monotonic(), 0.0)))
+        except TimeoutExpired:
+            why = give_up() or (f"timed out after {timeout_s:g} s" if time.monotonic() >= ends else "")
+        else:
+            return Output(child.returncode, out, err.decode("utf-8", "replace"))
+    _kill(child.pid)
+    try:
+        out, err = child.communicate(timeout=_LAST_BREATH_S)
+    except TimeoutExpired:  # something outside its group holds the pipes open
+        return Output(124, b"", f"fatal: {why}")
+    if child.returncode == 0:  # it ended by itself in this very moment
+        return Output(0, out, err.decode("utf-8", "replace"))
+    return Output(124, out, f"fatal: {why}")
+
+
+def _kill(pid: int) -> None:
     try:
         if sys.platform == "win32":
             os.kill(pid, signal.SIGTERM)

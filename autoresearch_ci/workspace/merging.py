@@ -12,7 +12,7 @@ from pathlib import Path
 from autoresearch_ci.errors import GitError
 from autoresearch_ci.workspace.checkout import Author, Checkout
 from autoresearch_ci.workspace.commands import NO_HOOKS, Git
-from autoresearch_ci.workspace.refs import Refs
+from autoresearch_ci.workspace.refs import REPORT_TRAILER, Refs
 
 
 class MergeMethod(StrEnum):
@@ -74,9 +74,13 @@ class _Merging:
         if self._git.run("merge-base", "--is-ancestor", target, source).code == 0:
             return source
         tip = target
-        # As `git rebase` does: changes that the target holds already, under another hash, are left out.
-        missing = ("rev-list", "--reverse", "--no-merges", "--cherry-pick", "--right-only")
-        for commit in self._git.read(*missing, f"{target}...{source}").text.split():
+        # As `git rebase` does: changes that the target holds already, under another hash, are left out. So are reports but the
+        # last: a merge of the base may have taken one off the branch, and is itself not repeated.
+        missing = ("rev-list", "--reverse", "--no-merges", "--cherry-pick", "--right-only", f"{target}...{source}")
+        outdated = set(self._git.read(*missing, f"--grep=^{REPORT_TRAILER}").text.split()[:-1])
+        for commit in self._git.read(*missing).text.split():
+            if commit in outdated:
+                continue
             # Two throw-away commits on the commit's parent make that parent the merge base: git 2.38 has no
             # --merge-base.
             before = f"{commit}^"

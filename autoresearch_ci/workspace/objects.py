@@ -67,6 +67,20 @@ class Objects:
         return found
 
 
+def files_of(git: Git, commit: str, *paths: str) -> dict[str, bytes]:
+    """The files of a commit by path: all, or those of `paths` that are there."""
+    rows = git.read("ls-tree", "-r", "-z", commit, "--", *paths).out.split(b"\0")[:-1]
+    names = {os.fsdecode(row.partition(b"\t")[2]): row.partition(b"\t")[0].split(b" ")[2] for row in rows}
+    stream = git.read("cat-file", "--batch", data=b"".join(name + b"\n" for name in names.values())).out
+    files, at = {}, 0
+    for path in names:
+        start = stream.index(b"\n", at) + 1
+        size = int(stream[at : start - 1].split(b" ")[2])
+        files[path] = stream[start : start + size]
+        at = start + size + 1
+    return files
+
+
 class Tree:
     """A tree that can be changed path by path; folders that did not change are neither read nor written again."""
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from autoresearch_ci.errors import SettingsError
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+# A report commit says so in its message. Candidates' messages cannot: their trailer is defused.
+REPORT_TRAILER: Final = "Autoresearch-Report:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,14 @@ class Refs:
     def journal(self) -> str:
         return f"{self.state}/journal"
 
+    @property
+    def line(self) -> str:
+        """Where the branch's commits go on the remote once the branch itself could not be pushed; here it never exists.
+
+        From then on it follows every push, also after the branch can be pushed again: what it holds is the session's head.
+        """
+        return f"{self.state}/branch"
+
     def experiment(self, number: int) -> str:
         return f"{self.state}/experiments/{number:04d}"
 
@@ -51,6 +63,12 @@ class Refs:
     def seen_state(self) -> str:
         return f"refs/seen/{self.tag}/state"
 
+    @property
+    def seen_line(self) -> str:
+        return f"{self.seen_state}/branch"
+
     def of_seen(self, seen: str) -> str:
-        """The ref that our note `seen` is about."""
-        return self.head if seen == self.seen_head else self.state + seen.removeprefix(self.seen_state)
+        """The ref here that our note `seen` is about."""
+        return (
+            self.head if seen in (self.seen_head, self.seen_line) else self.state + seen.removeprefix(self.seen_state)
+        )

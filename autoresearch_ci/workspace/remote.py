@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch_ci.errors import AutoresearchError, GitError, MachineError
@@ -33,24 +33,48 @@ _NO_REPOSITORY = re.compile(
     r"does not appear to be a git repository|not a git repository|repository .* not found|does not exist"
 )
 _IN_THE_WAY = re.compile(r"'refs/heads/(\S+)' exists; cannot create")
-# Refusals of single refs that may pass the next time: somebody else held the lock, the server had a bad moment.
+# What git says when its credentials are not taken: a token's hour may have ended between asking for it and its use.
+_UNAUTHORIZED = re.compile(
+    r"Authentication failed|could not read (Username|Password)|returned error: 401", re.IGNORECASE
+)
+# Refusals of single refs that may pass the next time: somebody else held the lock, the server had a bad moment (GitHub's
+# word for that is `failure`, under `fatal error in commit_refs`).
 _PASSING = re.compile(
-    r"unable to lock|File exists|Internal Server Error|unpacker error|remote failure|timed? ?out", re.IGNORECASE
+    r"unable to lock|cannot lock ref|File exists|Internal Server Error|unpacker error|remote failure|timed? ?out"
+    r"|fatal error in commit_refs",
+    re.IGNORECASE,
 )
 _MAX_QUOTE = 200
 _REFUSED = re.compile(r"^!\t[^\t]*:(?P<ref>[^\t]+)\t\[(?P<kind>[^\]]+)\] ?\(?(?P<reason>.*?)\)?$", re.MULTILINE)
+
+
+class RefusedError(GitError):
+    """The remote will never take some refs as they are. `moved`: those that somebody else pushed to. `declined`: those that a
+    rule of the remote's is against; where it says no to a push as a whole, every ref of the push. `why`: a few words."""
+
+    def __init__(self, message: str, *, hint: str, why: str, moved: frozenset[str], declined: frozenset[str]) -> None:
+        super().__init__(message, hint=hint)
+        self.why = why
+        self.moved = moved
+        self.declined = declined
+
+
+def no_token() -> str:
+    """For a remote that needs none: a repository on this machine, or a public one that is only read."""
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
     """Where the session's refs go: a URL, or the path of a repository on this machine.
 
-    `token` travels in the environment of the one git child that needs it: never in its arguments, in a file or in a
-    text. `timeout_s`: after that long a transfer is given up.
+    `token` is asked for at every transfer, since a GitHub App's lives an hour. What it answers travels in the environment of
+    the one git child that needs it: never in its arguments, in a file or in a text. `timeout_s`: after that long a transfer
+    is given up.
     """
 
     url: str
-    token: str = field(default="", repr=False)
+    token: Callable[[], str] = no_token
     timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
@@ -59,6 +83,10 @@ class Remote:
     @property
     def is_local(self) -> bool:
         return Path(self.url).is_dir()
+
+    @property
+    def is_http(self) -> bool:
+        return self.url.startswith(("http://", "https://"))
 
     def receive_options(self, refs: Sequence[str], *, known: bool) -> tuple[str, ...]:
         """Options for a push of `refs` (names or prefixes). `known`: the remote has the session's branch already.
@@ -74,10 +102,9 @@ class Remote:
 
     @property
     def upload_options(self) -> tuple[str, ...]:
-        return (f"--upload-pack={_LOCAL_GIT} upload-pack",) if self.is_local else ()
+        return (f"--upload-pack={_LOCAL_GIT} -c uploadpack.allowFilter=true upload-pack",) if self.is_local else ()
 
-    @property
-    def variables(self) -> dict[str, str]:
+    def variables(self, token: str) -> dict[str, str]:
         """The environment of a child that talks to the remote: nothing is ever asked, nothing hangs for ever.
 
         ssh needs no setting: a child in its own session has no terminal to ask on.
@@ -87,10 +114,10 @@ class Remote:
             ("http.lowSpeedTime", str(_SLOW_S)),
             ("core.askPass", ""),
         ]
-        if self.token:
+        if token:
             # The empty value first: it drops headers of the user's own configuration, since GitHub refuses two.
             header = f"http.{self.url}.extraheader"
-            config += [("credential.helper", ""), (header, ""), (header, f"Authorization: basic {self._basic}")]
+            config += [("credential.helper", ""), (header, ""), (header, f"Authorization: basic {_basic(token)}")]
         numbered = {f"GIT_CONFIG_KEY_{n}": key for n, (key, _) in enumerate(config)}
         numbered |= {f"GIT_CONFIG_VALUE_{n}": value for n, (_, value) in enumerate(config)}
         return {
@@ -101,18 +128,11 @@ class Remote:
             **numbered,
         }
 
-    def scrub(self, output: Output) -> Output:
-        """The output without the token, in either spelling."""
-        err = output.err
-        for secret in (self.token, self._basic) if self.token else ():
-            err = err.replace(secret, "***")
-        return Output(output.code, output.out, err)
-
     def refusal(self, output: Output, branch: str) -> AutoresearchError | None:
         """Why the remote will never take this, as an error; None when it may the next time (network, server, lock)."""
         refused = [match for match in _REFUSED.finditer(output.text) if "atomic" not in match["reason"]]
         if refused:
-            return self._refused_ref(refused[0]["ref"], refused[0]["kind"], refused[0]["reason"], output, branch)
+            return self._refused(refused, output, branch)
         if in_the_way := _IN_THE_WAY.search(output.err):
             return GitError(
                 f"`{branch}` cannot be made in {self.url}, because `{in_the_way[1]}` exists",
@@ -120,7 +140,7 @@ class Remote:
             )
         if self.is_local and "No space left on device" in output.err:
             return MachineError(f"cannot write to {self.url}: the disk is full", hint="free some disk space")
-        if _NO_ENTRY.search(output.err):
+        if is_no_entry(output):
             return GitError(
                 f"no access to {self.url}: {output.complaint}",
                 hint="give the job `contents: write`, or check that the token is valid and may push here",
@@ -129,11 +149,17 @@ class Remote:
             return GitError(f"there is no repository at {self.url}", hint="check the address of the remote")
         return None
 
-    def _refused_ref(self, ref: str, kind: str, reason: str, output: Output, branch: str) -> AutoresearchError | None:
-        if kind == "rejected":
-            return GitError(
+    def _refused(self, refused: Sequence[re.Match[str]], output: Output, branch: str) -> AutoresearchError | None:
+        first = next((match for match in refused if match["kind"] == "rejected"), refused[0])
+        ref, kind, reason = first["ref"], first["kind"], first["reason"][:_MAX_QUOTE]
+        moved = frozenset(match["ref"] for match in refused if match["kind"] == "rejected")
+        if moved:
+            return RefusedError(
                 f"somebody else pushed to `{ref}`, and it is never overwritten ({reason})",
                 hint=f"go on with another tag, or move `{branch}` on the remote back to the session's last commit",
+                why="somebody else pushed to it",
+                moved=moved,
+                declined=frozenset(),
             )
         if "checked out" in reason:
             return GitError(
@@ -142,14 +168,36 @@ class Remote:
             )
         if self.is_local and "No space left on device" in output.err:
             return MachineError(f"cannot write to {self.url}: the disk is full", hint="free some disk space")
-        if _PASSING.search(f"{kind} {reason} {output.err}"):
+        if reason == "failure" or _PASSING.search(f"{kind} {reason} {output.err}"):
             return None
         said = " ".join(re.findall(r"^remote: *(.+)$", output.err, re.MULTILINE))[:_MAX_QUOTE]
-        return GitError(
-            f"the remote refuses `{ref}`: {reason or kind}" + (f" ({said})" if said else ""),
+        why = (reason or kind) + (f" ({said})" if said else "")
+        return RefusedError(
+            f"the remote refuses `{ref}`: {why}",
             hint="allow pushes to `autoresearch/**` in the branch protection or ruleset",
+            why=f"the remote refuses it: {why}",
+            moved=frozenset(),
+            declined=frozenset(match["ref"] for match in refused),
         )
 
-    @property
-    def _basic(self) -> str:
-        return base64.b64encode(f"x-access-token:{self.token}".encode()).decode()
+
+def is_no_entry(output: Output) -> bool:
+    """Whether the remote does not let us in, with no word about a single ref."""
+    return _NO_ENTRY.search(output.err) is not None and _REFUSED.search(output.text) is None
+
+
+def is_unauthorized(output: Output) -> bool:
+    """Whether the token was not taken: another one may be."""
+    return output.code != 0 and bool(_UNAUTHORIZED.search(output.err))
+
+
+def scrub(output: Output, token: str) -> Output:
+    """The output without the token it was made with, in either spelling."""
+    err = output.err
+    for secret in (token, _basic(token)) if token else ():
+        err = err.replace(secret, "***")
+    return Output(output.code, output.out, err)
+
+
+def _basic(token: str) -> str:
+    return base64.b64encode(f"x-access-token:{token}".encode()).decode()

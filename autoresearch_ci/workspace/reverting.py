@@ -1,53 +1,26 @@
-"""Takes kept changes out again: of one script's text, and of the branch as a whole. No ref of the session moves."""
+"""Takes kept changes out of the branch again, on a new one. No ref of the session moves."""
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from autoresearch_ci.errors import GitError
 from autoresearch_ci.experiment import Experiment
-from autoresearch_ci.source import fingerprint
 from autoresearch_ci.workspace.checkout import Checkout
 from autoresearch_ci.workspace.clone import controlled
-from autoresearch_ci.workspace.commands import Git, failure, storage
+from autoresearch_ci.workspace.commands import Git
 from autoresearch_ci.workspace.exchange import Exchange
 from autoresearch_ci.workspace.objects import Objects, Tree
 from autoresearch_ci.workspace.refs import Refs
 from autoresearch_ci.workspace.remote import Remote
 from autoresearch_ci.workspace.research import Workspace
+from autoresearch_ci.workspace.scripts import merged_script
 
 MAX_NAME: Final = 64  # of a branch, after `autoresearch/`: what a tag may have, too
-# git calls changes of two neighbouring lines a conflict, and the constants that a search moves stand one below the other.
-# With this line between any two, only changes of the same line are one.
-_BETWEEN: Final = "\x01 autoresearch \x01"
-
-
-def merged_script(base: str, ours: str, theirs: str) -> str | None:
-    """`ours` with what `theirs` changed since `base`; None when both changed the same lines, or the result is not Python.
-
-    With `base` the script of a commit and `theirs` that of its parent, it is `ours` without the commit's change.
-    """
-    with storage(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="autoresearch-merge-") as name:
-        folder = Path(name)
-        for side, text in (("ours", ours), ("base", base), ("theirs", theirs)):
-            (folder / side).write_bytes(f"\n{_BETWEEN}\n".join(text.split("\n")).encode("utf-8", "replace"))
-        output = Git(folder, controlled(folder)).run("merge-file", "--stdout", "--quiet", "ours", "base", "theirs")
-    if output.code > 127:
-        raise failure(output, "two versions of the script cannot be merged", folder)
-    if output.code:  # the number of conflicts
-        return None
-    merged = "\n".join(line for line in output.out.decode("utf-8", "replace").split("\n") if line != _BETWEEN)
-    try:
-        fingerprint(merged)
-    except ValueError:
-        return None
-    return merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +60,11 @@ def push_without(
         after = merged_script(workspace.script(experiment.parent), text, workspace.script(experiment.commit))
         if after is None:
             before = [e.commit[:7] for e in kept if e.commit in dropped and e.number < experiment.number]
+            if not before:
+                raise GitError(
+                    f"{experiment.commit[:7]} cannot be put on the base as it is now: the same lines are changed",
+                    hint=f"drop it as well: `--drop {experiment.commit[:7]}`",
+                )
             raise GitError(
                 f"{experiment.commit[:7]} builds on {' or '.join(before)}: the same lines are changed",
                 hint=f"drop it as well: `--drop {experiment.commit[:7]}`",

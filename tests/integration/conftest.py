@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -17,8 +18,9 @@ from autoresearch_ci.executors.engine import connect
 from autoresearch_ci.executors.image import Image, ensure_image
 from autoresearch_ci.experiment import Category, Direction, Experiment, History, Session, Status, Verdict
 from autoresearch_ci.workspace import Author, Remote, Workspace, inspect_repository
-from tests.forge.api import bare_environment
-from tests.forge.fixtures import Checkout
+from tests.forge.fixtures import TOKEN, Checkout
+from tests.forge.git import bare_environment
+from tests.forge.server import Forge
 
 SCRIPT = "LR = 0.1\nprint('loss: 1.0')\n"
 BOT = Author("a bot", "bot@example.invalid")
@@ -121,3 +123,59 @@ def history_of(commits: Sequence[tuple[str, Status]], *, base: str, tag: str = "
         for number, (commit, status) in enumerate(commits)
     )
     return History(session=session, experiments=experiments)
+
+
+class Clock:
+    """A clock that stands still until told."""
+
+    now = 1e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def open_remote(
+    forge: Forge, checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Workspace]:
+    """Opens a workspace on the forge over HTTP; every `state` is another machine."""
+    for name in ("GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_GLOBAL", "HOME"):
+        monkeypatch.setenv(name, checkout.environment[name])
+
+    def open_one(
+        state: str = "state",
+        *,
+        token: str | Callable[[], str] = TOKEN,
+        url: str = "",
+        clock: Callable[[], float] | None = None,
+        **options: float,
+    ) -> Workspace:
+        ask = (lambda: token) if isinstance(token, str) else token
+        remote = Remote(url=url or forge.clone_url, token=ask, **options)
+        found = inspect_repository(checkout.path, "train.py")
+        return Workspace.open(tmp_path / state, found, tag="nov22", remote=remote, author=BOT, clock=clock or Clock())
+
+    return open_one
+
+
+def refs_on(repository: Path) -> dict[str, str]:
+    """The research refs of a repository: name → commit."""
+    command = ["git", "-C", str(repository), "for-each-ref", "--format=%(refname) %(objectname)"]
+    done = subprocess.run(
+        [*command, "refs/heads/autoresearch", "refs/autoresearch"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+
+
+def two_experiments(workspace: Workspace, script: str = "LR = 2\n") -> tuple[str, str]:
+    """Records a baseline, a keep and a discard; their hashes without the baseline's."""
+    base = workspace.base_commit
+    kept = workspace.commit(base, script, "two")
+    lost = workspace.commit(kept, "LR = 3\n", "three")
+    history = history_of([(base, Status.KEEP), (kept, Status.KEEP), (lost, Status.DISCARD)], base=base)
+    workspace.record(history, {"journal.jsonl": script.encode()})
+    return kept, lost
