@@ -7,10 +7,11 @@ where a person reads it, as in upstream's `peak_vram_mb` and results.tsv's `mem_
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
+from statistics import fmean
 from typing import Final, TypeAlias
 
 NEAR_MISS: Final = "near-miss"  # the parameter of a second try: the number of the experiment that is tried again
@@ -213,6 +214,9 @@ class Experiment:
     `lines`: lines of code of the script. `fingerprint`: of the proposed script's normalised syntax tree. `metric`: the mean of the
     candidate's readings, None for a crash. `measurements` are in the order of the runs: the candidate's, and those of the
     incumbent that were made for the comparison.
+
+    `base`: of a merge of the base branch, which nobody proposed, the commit that it brought in; its `measurements` are those of
+    the merge and of that commit by itself. Empty for everything that was tried.
     """
 
     number: int
@@ -230,6 +234,7 @@ class Experiment:
     notes: tuple[str, ...] = ()
     lines: int = 0
     fingerprint: str = ""
+    base: str = ""
     measurements: tuple[Measurement, ...] = ()
     started_at: dt.datetime | None = None
     finished_at: dt.datetime | None = None
@@ -248,6 +253,36 @@ class Experiment:
         """What the commit column of results.tsv and every report shows: `baseline`, or 7 characters of the hash."""
         return "baseline" if self.number == 0 else self.commit[:7]
 
+    @property
+    def is_base(self) -> bool:
+        """Whether it is nothing but the base: the baseline, or a merge that left nothing of the session's own.
+
+        Such a merge is the base commit itself, or has its files, so that the base was not run beside it.
+        """
+        return self.number == 0 or (bool(self.base) and all(m.commit == self.commit for m in self.measurements))
+
+    @property
+    def as_baseline(self) -> Experiment:
+        """What is now the untouched script: the experiment itself, or of a merge the base that it brought in, by its own runs."""
+        if not self.base:
+            return self
+        runs = self.measurements if self.is_base else tuple(m for m in self.measurements if m.commit == self.base)
+        values = [m.reading.metric for m in runs if m.counts and m.reading.metric is not None]
+        return replace(
+            self,
+            number=0,
+            commit=self.base,
+            parent="",
+            metric=mean(values) if values else None,
+            memory_gb=max((m.memory_gb for m in runs if m.memory_gb is not None), default=None),
+            measurements=runs,
+        )
+
+
+def mean(values: Sequence[float]) -> float:
+    """Equal readings are that reading: a mean of them may differ in the last digit."""
+    return fmean(values) if len(set(values)) > 1 else values[0]
+
 
 class Purpose(StrEnum):
     """Why something was measured that is no experiment."""
@@ -255,6 +290,7 @@ class Purpose(StrEnum):
     VERIFY = "verify"  # base against best, at the end
     ABLATE = "ablate"  # the best with one kept commit reverted, against the best
     HOLDOUT = "holdout"  # base against best on the second metric that no proposer sees
+    DROP = "drop"  # base against the branch without some keeps, which a person asked for
     MACHINE = "machine"  # baseline and incumbent again, because the session goes on on another machine
 
 
@@ -262,8 +298,8 @@ class Purpose(StrEnum):
 class Recheck:
     """Runs beside the experiments: `subject` against `reference`, both full hashes, interleaved.
 
-    `reverted`: of an ablation, the kept commit that `subject` is without. `wanted`: how many runs of each were asked for;
-    `note` says why there are fewer, empty when there are not.
+    `reverted`: of an ablation, the kept commit that `subject` is without; of a drop all of them, with spaces between.
+    `wanted`: how many runs of each were asked for; `note` says why there are fewer, empty when there are not.
     """
 
     purpose: Purpose
@@ -333,22 +369,50 @@ class History:
     rechecks: tuple[Recheck, ...] = ()
     ended: str = ""
 
-    @property
+    @cached_property
     def baseline(self) -> Experiment | None:
-        return self.experiments[0] if self.experiments else None
+        """The untouched script of the base as it is now: experiment 0, or what the last merge of the base brought in."""
+        return self.chain[0].as_baseline if self.chain else None
+
+    def baseline_of(self, experiment: Experiment) -> Experiment | None:
+        """The untouched script of the base that `experiment` was made on."""
+        started = (e for e in (*reversed(self.merges), *self.experiments[:1]) if e.number <= experiment.number)
+        return next((e.as_baseline for e in started), None)
+
+    @cached_property
+    def merges(self) -> tuple[Experiment, ...]:
+        """The merges of the base branch, oldest first. What was read before one is not compared with what was read after it."""
+        return tuple(e for e in self.of(Status.KEEP) if e.base)
+
+    @cached_property
+    def tried(self) -> tuple[Experiment, ...]:
+        """The experiments that somebody proposed, oldest first: neither the baseline nor a merge of the base."""
+        return tuple(e for e in self.experiments if e.number > 0 and not e.base)
+
+    @cached_property
+    def chain(self) -> tuple[Experiment, ...]:
+        """What was kept on the base as it is now, so that its metrics can be compared: the baseline or the last merge first."""
+        start = self.merges[-1:] or self.experiments[:1]
+        return (*start, *(e for e in self.of(Status.KEEP) if e.number > start[0].number)) if start else ()
 
     def of(self, status: Status) -> tuple[Experiment, ...]:
         """The experiments with this verdict, the baseline among them, oldest first."""
         return self._by_status[status]
 
     @cached_property
+    def on_branch(self) -> tuple[Experiment, ...]:
+        """What the branch is made of, oldest first: the base that it starts from, and every keep and merge of the base since."""
+        start = tuple(e for e in self.of(Status.KEEP) if e.is_base)[-1:] or self.experiments[:1]
+        return (*start, *(e for e in self.of(Status.KEEP) if e.number > start[0].number)) if start else ()
+
+    @cached_property
     def kept(self) -> tuple[Experiment, ...]:
-        """The kept experiments after the baseline, oldest first."""
-        return tuple(e for e in self.of(Status.KEEP) if e.number > 0)
+        """The kept experiments whose changes the branch has and the base has not, oldest first; a merge is none."""
+        return tuple(e for e in self.on_branch[1:] if not e.base)
 
     @cached_property
     def incumbent(self) -> Experiment | None:
-        """The last kept experiment (the baseline counts): what the next proposal starts from."""
+        """The last kept experiment (the baseline and merges count): what the next proposal starts from."""
         return next((e for e in reversed(self.experiments) if e.verdict.status is Status.KEEP), None)
 
     @property

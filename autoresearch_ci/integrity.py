@@ -61,7 +61,7 @@ def _time(measurement: Measurement, usual: Sequence[Measurement], budget_s: floa
 
 def _usual_jump(history: History) -> float | None:
     """Ten times the best gain so far; half the baseline as long as there is none, and nothing where that is zero."""
-    metrics = [e.metric for e in (history.baseline, *history.kept) if e is not None and e.metric is not None]
+    metrics = [e.metric for e in history.chain if e.metric is not None]
     gains = [history.session.direction.gain(a, b) for a, b in pairwise(metrics)]
     best = max(gains, default=0.0)
     return JUMP_GAINS * best if best > 0 else JUMP_SHARE * abs(metrics[0]) or None

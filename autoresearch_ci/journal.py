@@ -62,7 +62,7 @@ def parse(data: bytes) -> History:
                 if experiment.number != len(experiments):
                     raise ValueError(f"experiment {experiment.number} stands where {len(experiments)} belongs")
                 experiments.append(experiment)
-                ended = ""
+                session, ended = session and _on_base_of(session, experiment), ""
             elif kind == "recheck":
                 rechecks.append(_adapter(Recheck).validate_python(value))
             elif kind == "ended":
@@ -75,6 +75,13 @@ def parse(data: bytes) -> History:
     if session is None:
         raise ValueError("there is no session line")
     return History(session=session, experiments=tuple(experiments), rechecks=tuple(rechecks), ended=ended)
+
+
+def _on_base_of(session: Session, experiment: Experiment) -> Session:
+    """The session after the experiment: a merge makes another commit its base, whose files the next `session` line tells."""
+    if not experiment.base:
+        return session
+    return replace(session, base_commit=experiment.base, files_digest="")
 
 
 def join_segments(files: Mapping[str, bytes]) -> bytes:
@@ -145,9 +152,13 @@ class Journal:
         return replace(history, ended="")
 
     def append(self, history: History, experiment: Experiment) -> History:
-        """Records an experiment for good: when this returns, it is on the disk. The history has it as it stands there."""
+        """Records an experiment for good: when this returns, it is on the disk. The history has it as it stands there.
+
+        A merge of the base changes what the session is based on by this line alone.
+        """
         recorded = self._append("experiment", _adapter(Experiment), experiment)
-        return replace(history, experiments=(*history.experiments, recorded))
+        session = _on_base_of(history.session, recorded)
+        return replace(history, session=session, experiments=(*history.experiments, recorded))
 
     def append_recheck(self, history: History, recheck: Recheck) -> History:
         """Records a recheck for good: when this returns, it is on the disk."""

@@ -84,8 +84,9 @@ def verification(history: History) -> Recheck | None:
 class Readings:
     """Everything measured in a session by commit: grows by what is new, so the 2,000th experiment costs what the 10th costs.
 
-    Only readings that count are in. A session that went on on another machine starts its comparisons anew: readings from before
-    the last `machine` recheck tell about the noise, but are never compared with newer ones.
+    Only readings that count are in. A session that went on on another machine, or on another base, starts its comparisons anew:
+    readings from before the last `machine` recheck or merge of the base tell about the noise, but are never compared with newer
+    ones.
     """
 
     direction: Direction
@@ -96,7 +97,7 @@ class Readings:
     _squares: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)
     _fresh_squares: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)
     _gains: list[float] = field(default_factory=list)
-    _machine: int = 0
+    _era: int = 0  # of one machine and one base
     _sum: float = 0.0
     _degrees: int = 0
 
@@ -112,7 +113,14 @@ class Readings:
         return readings
 
     def add(self, experiment: Experiment) -> None:
-        """Takes in an experiment's runs: the candidate's, and those of the incumbent that it was compared with."""
+        """Takes in an experiment's runs: the candidate's, and those of the incumbent that it was compared with.
+
+        A merge of the base makes older readings old. Nobody selected it by a reading.
+        """
+        if experiment.base:
+            self._start_anew()
+            self._take(experiment.measurements)
+            return
         self._take(experiment.measurements, first=experiment.commit if experiment.number else "")
         evidence = experiment.verdict.evidence
         if experiment.status is Status.KEEP and experiment.number and evidence is not None:
@@ -124,9 +132,7 @@ class Readings:
     def add_recheck(self, recheck: Recheck) -> None:
         """Takes in what was measured beside the experiments; one made for another machine makes older readings old."""
         if recheck.purpose is Purpose.MACHINE:
-            self._machine += 1
-            self._fresh.clear()
-            self._selecting.clear()
+            self._start_anew()
         if recheck.purpose is not Purpose.HOLDOUT:  # that is another metric
             self._take(recheck.measurements)
 
@@ -155,7 +161,7 @@ class Readings:
     def noise_with(self, candidate: Sequence[float], *, incumbent: tuple[str, Sequence[float]]) -> Noise:
         """The noise as it is after readings of an experiment that is not decided yet; `incumbent`: its commit and new readings."""
         commit, again = incumbent
-        old = self._squares.get((commit, self._machine), (0.0, 0))
+        old = self._squares.get((commit, self._era), (0.0, 0))
         parts = [_squares(candidate), _squares([*self._all(commit), *again])]
         degrees = self._degrees - old[1] + sum(part[1] for part in parts)
         total = self._sum - old[0] + sum(part[0] for part in parts)
@@ -165,6 +171,11 @@ class Readings:
     def typical_gain(self) -> float:
         """What a keep of this session gains, starting from one standard deviation of the noise as a first guess."""
         return (self.noise.sd + sum(self._gains)) / (1 + len(self._gains))
+
+    def _start_anew(self) -> None:
+        self._era += 1
+        self._fresh.clear()
+        self._selecting.clear()
 
     def _take(self, measurements: Iterable[Measurement], first: str = "") -> None:
         groups: dict[str, list[float]] = {}
@@ -181,14 +192,14 @@ class Readings:
             else:
                 self._fresh.setdefault(commit, []).extend(values)
             self._pool(commit, [*known, *values])
-            self._fresh_squares[commit, self._machine] = _squares(self._fresh[commit])
+            self._fresh_squares[commit, self._era] = _squares(self._fresh[commit])
 
     def _all(self, commit: str) -> list[float]:
         selecting = [self._selecting[commit]] if commit in self._selecting else []
         return [*selecting, *self._fresh.get(commit, ())]
 
     def _pool(self, commit: str, values: Sequence[float]) -> None:
-        key = (commit, self._machine)
+        key = (commit, self._era)
         old = self._squares.get(key, (0.0, 0))
         new = self._squares[key] = _squares(values)
         self._sum += new[0] - old[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from statistics import fmean
 from typing import Final
 
 from autoresearch_ci import integrity, results, source
@@ -21,6 +20,7 @@ from autoresearch_ci.experiment import (
     Purpose,
     Status,
     Verdict,
+    mean,
 )
 from autoresearch_ci.judge import Rule, RunAgain, judge, out_of_memory
 from autoresearch_ci.noise import Readings
@@ -34,6 +34,10 @@ SHOWN_LOG: Final = 4096  # bytes of a crash's log, from its end, that are shown
 NOTHING_LEFT: Final = "nothing is left to try"
 
 
+def _tell_nobody(_: History) -> str:
+    return ""
+
+
 @dataclass(slots=True, kw_only=True)
 class Loop:
     """The parts of a session, wired by cli. `relieve` halves a script's device batch, None when it has none.
@@ -41,7 +45,8 @@ class Loop:
     `baseline_runs`: how often the baseline is run; once means that nothing is ever run twice. `reserved_runs`: what the end of a
     session that kept something has to measure, and what time is kept free for. `hidden`: a number of the log that no proposer
     may see. `repair_attempts`: how often `repair` may mend one proposal that crashed. `max_jump`: a gain above it is flagged;
-    None: what is usual in the session says which.
+    None: what is usual in the session says which. `tell` shows people how the session stands, after every experiment, and returns
+    why it should end, empty to go on.
     """
 
     runs: Runs
@@ -58,9 +63,11 @@ class Loop:
     reserved_runs: int = 0
     hidden: str = ""
     max_jump: float | None = None
+    tell: Callable[[History], str] = _tell_nobody
     judge: Callable[..., Verdict | RunAgain] = judge  # another one only to be compared with it, by `nox -s bench-judge`
     _readings: Readings = field(init=False)
     _proposals: Proposals = field(init=False)
+    _over: str = ""  # why a person, somewhere else, wants the session to end
     _table: str = ""  # results.tsv so far: written whole, the 2,000th experiment would cost more than the 10th
 
     def research(self, history: History, *, moved: str = "") -> History:
@@ -241,9 +248,8 @@ class Loop:
         else:
             self.runs.console.info(line)
         if experiment.number > 0 and experiment.number % self.report_every == 0:
-            report = progress_report(history, now=self.runs.now())
-            self.runs.console.info(report)
-            self.runs.console.step_summary(report)
+            self.runs.console.info(progress_report(history, now=self.runs.now()))
+        self._over = self.tell(history)
         return history
 
     def _commit(self, history: History, proposal: Proposal, number: int) -> str:
@@ -305,7 +311,7 @@ class Loop:
             description=proposal.description,
             category=proposal.category,
             verdict=verdict,
-            metric=None if crashed else _mean(values) if values else own[-1].reading.metric,
+            metric=None if crashed else mean(values) if values else own[-1].reading.metric,
             memory_gb=None if crashed else max(memory, default=None),
             rationale=proposal.rationale,
             proposer=proposal.proposer,
@@ -320,11 +326,13 @@ class Loop:
         )
 
     def _reason_to_stop(self, history: History) -> str:
+        if self._over:
+            return self._over
         longest = max(
             (m.run.wall_s for e in history.experiments[-20:] for m in e.measurements), default=self.runs.rules.timeout_s
         )
         elapsed = (self.runs.now() - self.began).total_seconds()
-        runs = 1 + (self.reserved_runs if history.incumbent is not history.baseline else 0)
+        runs = 1 + (self.reserved_runs if history.kept else 0)
         return reason_to_stop(history, self.limits, elapsed_s=elapsed, next_s=runs * longest)
 
 
@@ -332,11 +340,6 @@ def _curve(history: History, incumbent: Experiment) -> Curve:
     """The incumbent's curve, as this machine last made it."""
     here = [m for r in history.rechecks if r.purpose is Purpose.MACHINE for m in r.measurements]
     return next((m.curve for m in reversed([*incumbent.measurements, *here]) if m.commit == incumbent.commit), ())
-
-
-def _mean(values: tuple[float, ...]) -> float:
-    """Equal readings are that reading: a mean of them may differ in the last digit."""
-    return fmean(values) if len(set(values)) > 1 else values[0]
 
 
 def _values(measurements: list[Measurement], commit: str) -> tuple[float, ...]:

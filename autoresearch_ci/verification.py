@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -84,14 +84,58 @@ def _log_name(runs: Runs, number: int, first: int, again: int) -> str:
     return runs.journal.recheck_log_name(number, first + again)
 
 
-def verify(runs: Runs, history: History, *, wanted: int, seconds: float | None, table: str) -> History:
+def verify(
+    runs: Runs, history: History, *, wanted: int, seconds: float | None, table: str, again: bool = False
+) -> History:
     """The history with a verification of the best commit against the base, made now unless there is one already.
 
-    Where readings never varied, one run of each is enough, as long as it gives what was recorded.
+    Where readings never varied, one run of each is enough, as long as it gives what was recorded. `again`: a person asked for it,
+    so it is made whatever there is, with as many runs as were asked for.
     """
+    if not again:
+        wanted = _enough(history, wanted)
     return _base_against_best(
-        runs, history, purpose=Purpose.VERIFY, wanted=_enough(history, wanted), seconds=seconds, table=table
+        runs, history, purpose=Purpose.VERIFY, wanted=wanted, seconds=seconds, table=table, again=again
     )
+
+
+def without(
+    runs: Runs,
+    history: History,
+    *,
+    commit: str,
+    dropped: Sequence[str],
+    wanted: int,
+    seconds: float | None,
+    table: str,
+) -> History:
+    """The history with `commit`, the best without the keeps `dropped`, against the base; made now unless it was already.
+
+    What was measured of the same script for another reason does not replace it: those runs were not made in turn with the base's.
+    """
+    base = history.baseline
+    if base is None or wanted == 0 or any(_complete(r) for r in history.rechecks if _is_drop(r, commit)):
+        return history
+    made = recheck(
+        runs,
+        history,
+        purpose=Purpose.DROP,
+        reference=base.commit,
+        subject=commit,
+        wanted=_enough(history, wanted),
+        seconds=seconds,
+        reverted=" ".join(dropped),
+    )
+    return history if made is None else runs.save(runs.journal.append_recheck(history, made), made, table)
+
+
+def dropping(history: History, commit: str) -> Recheck | None:
+    """The last measurement of `commit` as a branch without some keeps; None when there is none."""
+    return next((r for r in reversed(history.rechecks) if _is_drop(r, commit)), None)
+
+
+def _is_drop(recheck: Recheck, commit: str) -> bool:
+    return recheck.purpose is Purpose.DROP and recheck.subject == commit
 
 
 def holdout(runs: Runs, history: History, *, command: str, wanted: int, seconds: float | None, table: str) -> History:
@@ -208,9 +252,12 @@ def _base_against_best(
     seconds: float | None,
     table: str,
     command: str = "",
+    again: bool = False,
 ) -> History:
     best, base = history.best, history.baseline
-    if best is None or base is None or best.number == 0 or wanted == 0 or _made(history, purpose, best):
+    if best is None or base is None or not history.kept or wanted == 0:
+        return history
+    if not again and _made(history, purpose, best):
         return history
     made = recheck(
         runs,

@@ -37,7 +37,7 @@ class Course:
 
 def next_course(history: History, *, scope: Scope = "all", stuck_after: int) -> Course:
     """The direction of the next experiment; the same for the same history."""
-    after = [e for e in history.experiments if e.number > 0]
+    after = history.tried
     misses = next((n for n, e in enumerate(reversed(after)) if e.status is Status.KEEP), len(after))
     open_to = [c for c in CATEGORIES if scope in ("all", "hyperparameters") or c.value == scope]
     if after and misses == 0:

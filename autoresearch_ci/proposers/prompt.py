@@ -227,7 +227,7 @@ def _demand(course: Course, wish: str, outlook: str) -> str:
 
 def _tried(history: History) -> list[str]:
     """What was tried so far, what matters most first: kept, near misses, recent, dead ends, the crashes."""
-    after = [e for e in history.experiments if e.number > 0]
+    after = history.tried
     baseline, incumbent = history.baseline, history.incumbent
     metric = history.session.metric
     if baseline is None or incumbent is None or not after:

@@ -63,6 +63,11 @@ class Record:
         return setting.values.get(knob.name, self._origin.get(knob.name, knob.value))
 
     def _take(self, experiment: Experiment) -> None:
+        if experiment.base:  # the script may be another one: what its knobs are now is where they start from
+            self._origin = {}
+            self._at = {experiment.commit: Setting({}, 0.0)}
+            self.settings = [self._at[experiment.commit]]
+            return
         kept = experiment.status is Status.KEEP
         before, parent = self._at.get(experiment.parent), self._metrics.get(experiment.parent)
         if before is None or parent is None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from autoresearch_ci.experiment import Direction, History, Status
-from autoresearch_ci.stopping import Limits, reason_to_stop
+from autoresearch_ci.stopping import Limits, out_of_hours, reason_to_stop
 from tests.unit.histories import history
 
 KEEP, DISCARD, CRASH = Status.KEEP, Status.DISCARD, Status.CRASH
@@ -43,6 +43,15 @@ def test_no_experiment_is_started_that_cannot_end_in_time() -> None:
     """`max-hours` is kept, not overrun by the last experiment."""
     assert not reason(Limits(max_hours=1), elapsed_s=3500, next_s=100)
     assert reason(Limits(max_hours=1), elapsed_s=3501, next_s=100)
+
+
+def test_only_the_hours_leave_something_to_go_on_with() -> None:
+    """A session that ran out of time says whose time it was, and can be continued; one that reached its end cannot."""
+    over = reason(Limits(max_hours=1, hours_because=", since the job ends after 2"), elapsed_s=3600)
+    assert over == "the next experiment would not end within 1 hours, since the job ends after 2"
+    assert out_of_hours(over)
+    assert not out_of_hours(reason(Limits(max_iterations=4)))
+    assert not out_of_hours("")
 
 
 def test_crashes_count_only_in_a_row() -> None:

@@ -14,7 +14,7 @@ from autoresearch_ci.experiment import Direction, Ending, History, Purpose, Rech
 from autoresearch_ci.noise import Readings
 from autoresearch_ci.proposers.search import SearchProposer
 from autoresearch_ci.report.summary import summary
-from autoresearch_ci.verification import ablate, complete, holdout, verify
+from autoresearch_ci.verification import ablate, complete, dropping, holdout, verify, without
 from tests.forge.fixtures import TRAIN
 from tests.unit.test_session import BASE, Bench, FakeProposer, Hand
 
@@ -275,7 +275,7 @@ def test_a_last_reading_counts_where_it_was_asked_for(tmp_path: Path) -> None:
 def checked(bench: Bench, history: History, **flags: object) -> History:
     needed = {"metric": "m", "direction": "minimize", "time-budget": "300"}
     loaded = settings.load(flags={**needed, **{name.replace("_", "-"): value for name, value in flags.items()}})
-    return check(bench.loop.runs, loaded.settings, history, START)
+    return check(bench.loop.runs, loaded.settings, history, START, loaded.settings.max_hours)
 
 
 def test_the_end_measures_what_was_asked_for(tmp_path: Path) -> None:
@@ -354,3 +354,47 @@ def test_a_holdout_that_nobody_prints_is_told(tmp_path: Path) -> None:
     after = checked(bench, history, holdout="hold_out")
     assert after.rechecks[-1].readings(history.session.base_commit) == ()
     assert "no run printed `hold_out`" in bench.err.getvalue()
+
+
+def test_a_verification_that_a_person_asks_for_is_made_again(tmp_path: Path) -> None:
+    """With all the runs that were asked for, also where readings never varied, and with seeds that were not used before."""
+    bench, history = researched(tmp_path, *THREE)
+    once = verify(bench.loop.runs, history, wanted=3, seconds=None, table="")
+    same = verify(bench.loop.runs, once, wanted=3, seconds=None, table="")
+    assert same == once
+    again = verify(bench.loop.runs, once, wanted=5, seconds=None, table="", again=True)
+    first, second = made(again, Purpose.VERIFY)
+    assert len(first.measurements) == 2
+    assert len(second.measurements) == 10
+    assert second.wanted == 5
+    assert not {m.seed for m in first.measurements} & {m.seed for m in second.measurements}
+    assert journal.parse(bench.journal.load()).rechecks == again.rechecks
+
+
+def test_a_branch_without_some_keeps_is_measured_against_the_base(tmp_path: Path) -> None:
+    """As often as readings need, once; journaled with what was dropped; an interrupt leaves nothing half-told."""
+    cut, little = list[bool](), noisy()
+    bench, history = researched(
+        tmp_path, *THREE, behave=lambda text: ended("", ending=Ending.INTERRUPTED) if cut else little(text)
+    )
+    runs, dropped = bench.loop.runs, [history.kept[1].commit, history.kept[2].commit]
+    commit = runs.workspace.commit(history.session.base_commit, script(0.5), "without")
+    cut.append(True)
+    assert without(runs, history, commit=commit, dropped=dropped, wanted=3, seconds=None, table="") == history
+    cut.clear()
+    after = without(runs, history, commit=commit, dropped=dropped, wanted=3, seconds=None, table="table")
+    found = dropping(after, commit)
+    assert found is not None
+    assert found.reverted.split() == dropped
+    assert found.readings(commit) == pytest.approx((2.5,) * 3, abs=0.01)
+    assert found.readings(found.reference) == pytest.approx((3.0,) * 3, abs=0.01)
+    assert journal.parse(bench.journal.load()).rechecks == after.rechecks
+    assert without(runs, after, commit=commit, dropped=dropped, wanted=3, seconds=None, table="") == after
+    assert dropping(after, dropped[0]) is None
+
+
+def test_nothing_of_a_branch_without_some_keeps_is_measured_unasked(tmp_path: Path) -> None:
+    """`verify-runs` of 0 means none."""
+    bench, history = researched(tmp_path, *THREE)
+    assert without(bench.loop.runs, history, commit="c", dropped=["d"], wanted=0, seconds=None, table="") == history
+    assert bench.executor.requests == []
