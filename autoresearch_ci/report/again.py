@@ -14,6 +14,7 @@ WHY: Final = {
     Purpose.VERIFY: "base against best, before the pull request",
     Purpose.ABLATE: "whether a kept commit still matters",
     Purpose.HOLDOUT: "base against best on the metric that no proposer sees",
+    Purpose.DROP: "base against the best without what a person dropped",
     Purpose.MACHINE: "readings of two machines are not compared",
 }
 
@@ -50,16 +51,17 @@ class Spent:
 def spent(history: History) -> Spent:
     """How the session's runs were used."""
     runs = candidates = incumbents = disturbed = 0
+    merged = sum(len(merge.measurements) for merge in history.merges)
     for experiment in history.experiments:
         runs += len(experiment.measurements)
-        if len(experiment.measurements) > 1 or NEAR_MISS in experiment.parameters:
+        if not experiment.base and (len(experiment.measurements) > 1 or NEAR_MISS in experiment.parameters):
             first = 0 if NEAR_MISS in experiment.parameters else 1  # a near miss had its first run before
             candidates += max(0, len(_own(experiment)) - first)
             incumbents += len(_of_the_incumbent(experiment))
         disturbed += sum(bool(m.disturbed) for m in experiment.measurements)
-    beside = sum(len(recheck.measurements) for recheck in history.rechecks)
+    rechecked = sum(len(recheck.measurements) for recheck in history.rechecks)
     disturbed += sum(bool(m.disturbed) for recheck in history.rechecks for m in recheck.measurements)
-    return Spent(runs + beside, candidates, incumbents, beside, disturbed)
+    return Spent(runs + rechecked, candidates, incumbents, merged + rechecked, disturbed)
 
 
 def rows(history: History) -> list[tuple[str, ...]]:
@@ -67,7 +69,7 @@ def rows(history: History) -> list[tuple[str, ...]]:
     found = []
     for experiment in history.experiments:
         own, others = _own(experiment), _of_the_incumbent(experiment)
-        if len(own) > 1 or others or NEAR_MISS in experiment.parameters:
+        if len(own) > 1 or others or experiment.base or NEAR_MISS in experiment.parameters:
             name = "baseline" if experiment.number == 0 else f"experiment {experiment.number}"
             found.append((name, str(len(own)), str(len(others)), _why(experiment)))
     return found + [_recheck(recheck) for recheck in history.rechecks if recheck.measurements]
@@ -79,7 +81,8 @@ def _own(experiment: Experiment) -> list[Measurement]:
 
 
 def _of_the_incumbent(experiment: Experiment) -> list[Measurement]:
-    return [m for m in experiment.measurements if m.commit == experiment.parent != ""]
+    other = experiment.base or experiment.parent  # of a merge, the base by itself
+    return [m for m in experiment.measurements if m.commit == other and other not in ("", experiment.commit)]
 
 
 def _why(experiment: Experiment) -> str:
@@ -87,6 +90,8 @@ def _why(experiment: Experiment) -> str:
     verdict = f"{experiment.status.value}: {clean(experiment.verdict.reason, MAX_NOTE)}"
     if experiment.number == 0:
         why = "to know the noise"
+    elif experiment.base:
+        why = f"readings of two bases are not compared; {clean(experiment.verdict.reason, MAX_NOTE)}"
     elif NEAR_MISS in experiment.parameters:
         missed = clean(str(experiment.parameters[NEAR_MISS]), 20)
         why = f"experiment {missed} was a near miss; {verdict}"
@@ -100,6 +105,6 @@ def _why(experiment: Experiment) -> str:
 def _recheck(recheck: Recheck) -> tuple[str, ...]:
     subject = sum(m.commit == recheck.subject for m in recheck.measurements)
     reference = sum(m.commit == recheck.reference != recheck.subject for m in recheck.measurements)
-    without = f", without {recheck.reverted[:7]}" if recheck.reverted else ""
+    without = f", without {', '.join(commit[:7] for commit in recheck.reverted.split())}" if recheck.reverted else ""
     note = f": {clean(recheck.note, MAX_NOTE)}" if recheck.note else ""
     return f"{recheck.purpose.value}{without}", str(subject), str(reference), f"{WHY[recheck.purpose]}{note}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from autoresearch_ci.experiment import Direction, History, Status
@@ -21,8 +21,8 @@ CHART_FILE: Final = "autoresearch-chart.svg"  # its name on the branch and besid
 SIZE: Final = (10.0, 5.2)  # inches
 MAX_POINTS: Final = 1000  # of each kind: more cannot be told apart, and every point costs about 100 bytes of SVG
 MAX_LABELS: Final = 8
-MAX_TITLE: Final = 130
-WIDE_TITLE: Final = 90  # characters of large type that fit above the axes
+MAX_TITLE: Final = 150
+WIDE_TITLE, MIDDLE_TITLE = 90, 130  # characters of large and of middle type that fit above the axes
 INK, FAINT, KEEP, CRASH, GRID = "#24292f", "#8c959f", "#1a7f37", "#cf222e", "#d8dee4"
 
 
@@ -53,7 +53,7 @@ def chart(history: History) -> str:
 def headline(history: History) -> str:
     """The session in one plain line: the gain that fresh runs confirmed, else from where to where; and how many were kept."""
     session, baseline, best = history.session, history.baseline, history.best
-    tried = max(0, len(history.experiments) - 1)
+    tried = len(history.tried)
     if baseline is None or baseline.metric is None or best is None or best.metric is None:
         return f"{session.branch}: no baseline of {session.metric} yet"
     if not history.kept:
@@ -88,7 +88,8 @@ def thinned(experiments: Sequence[Item], limit: int = MAX_POINTS) -> list[Item]:
 
 def limits(history: History) -> tuple[float, float]:
     """The range of the metric that is shown: all that was kept, and as much of the discards again on the worse side."""
-    kept = [e.metric for e in history.of(Status.KEEP) if e.metric is not None]
+    bases = [merge.as_baseline for merge in history.merges]
+    kept = [e.metric for e in (*history.of(Status.KEEP), *bases) if e.metric is not None]
     rest = sorted(e.metric for e in history.of(Status.DISCARD) if e.metric is not None)
     low, high = (min(kept), max(kept)) if kept else (rest[0], rest[-1]) if rest else (0.0, 1.0)
     reach = (high - low) or abs(high) * 0.02 or 1.0
@@ -103,25 +104,21 @@ def limits(history: History) -> tuple[float, float]:
 def _draw(axes: Axes, history: History) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    session, baseline = history.session, history.baseline
+    session = history.session
+    last = history.experiments[-1].number if history.experiments else 1
+    left, right = -0.02 * last - 0.5, last * 1.02 + 0.5
     low, high = limits(history)
     axes.set_ylim(low, high)
     _draw_failures(axes, history, low, high)
-    if baseline is not None and baseline.metric is not None:
-        axes.axhline(baseline.metric, color=FAINT, linewidth=1, linestyle="--", zorder=2)
-        axes.annotate(
-            f"baseline {number(baseline.metric)}", (1, baseline.metric), xycoords=("axes fraction", "data"),
-            xytext=(-4, 3), textcoords="offset points", ha="right", color=FAINT, fontsize=8,
-        )  # fmt: skip
+    _draw_baselines(axes, history, left, right)
     _draw_keeps(axes, history)
     better = "lower" if session.direction is Direction.MINIMIZE else "higher"
     title = clean(headline(history), MAX_TITLE)
-    size = 11.0 if len(title) <= WIDE_TITLE else 8.0
+    size = 11.0 if len(title) <= WIDE_TITLE else 8.0 if len(title) <= MIDDLE_TITLE else 7.0
     axes.set_title(title, loc="left", fontsize=size, color=INK, fontweight="bold", pad=12)
     axes.set_xlabel("experiment", color=INK)
     axes.set_ylabel(f"{clean(session.metric, 40)} ({better} is better)", color=INK)
-    last = history.experiments[-1].number if history.experiments else 1
-    axes.set_xlim(-0.02 * last - 0.5, last * 1.02 + 0.5)
+    axes.set_xlim(left, right)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(color=GRID, linewidth=0.6)
@@ -132,6 +129,29 @@ def _draw(axes: Axes, history: History) -> None:
         spine.set_visible(side in {"left", "bottom"})
     if history.experiments:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=5, fontsize=8, frameon=False, labelcolor=INK)
+
+
+def _draw_baselines(axes: Axes, history: History, left: float, right: float) -> None:
+    """The untouched script as a line, up to where the base was merged and another one takes its place."""
+    baseline = history.baseline
+    starts = [*history.experiments[:1], *history.merges]
+    ends = [*(float(merge.number) for merge in history.merges), right]
+    for start, end in zip(starts, ends, strict=False):  # an empty session has no start
+        metric = start.as_baseline.metric
+        if metric is not None:
+            x = [start.number if start.base else left, end]
+            axes.plot(x, [metric, metric], color=FAINT, linewidth=1, linestyle="--", zorder=2)
+    for merge in history.merges:
+        axes.axvline(merge.number, color=FAINT, linewidth=1, linestyle=":", zorder=2)
+        axes.annotate(
+            f"base {merge.base[:7]}", (merge.number, 1), xycoords=("data", "axes fraction"), xytext=(3, -9),
+            textcoords="offset points", color=FAINT, fontsize=8,
+        )  # fmt: skip
+    if baseline is not None and baseline.metric is not None:
+        axes.annotate(
+            f"baseline {number(baseline.metric)}", (1, baseline.metric), xycoords=("axes fraction", "data"),
+            xytext=(-4, 3), textcoords="offset points", ha="right", color=FAINT, fontsize=8,
+        )  # fmt: skip
 
 
 def _draw_failures(axes: Axes, history: History, low: float, high: float) -> None:
@@ -163,7 +183,9 @@ def _draw_keeps(axes: Axes, history: History) -> None:
     if not kept:
         return
     best_of = max if direction is Direction.MAXIMIZE else min
-    best = list(accumulate((e.metric or 0.0 for e in kept), best_of))
+    best: list[float] = []
+    for e in kept:  # a merge of the base starts anew
+        best.append(e.metric or 0.0 if e.base or not best else best_of(best[-1], e.metric or 0.0))
     steps = list(zip(kept, best, strict=True))
     drawn = thinned(steps)
     x, y = [e.number for e, _ in drawn], [metric for _, metric in drawn]
@@ -174,7 +196,9 @@ def _draw_keeps(axes: Axes, history: History) -> None:
     rim = 0.8 if len(shown) < 200 else 0.0
     axes.plot([e.number for e in shown], [e.metric or 0.0 for e in shown], "o", color=KEEP, markersize=6, zorder=4,
               markeredgecolor="white", markeredgewidth=rim, label=label)  # fmt: skip
-    gains = [(direction.gain(before, after), e.number, after) for (_, before), (e, after) in pairwise(steps)]
+    gains = [
+        (direction.gain(before, after), e.number, after) for (_, before), (e, after) in pairwise(steps) if not e.base
+    ]
     for gain, at, metric in sorted(gains, reverse=True)[:MAX_LABELS]:
         if gain > 0:
             axes.annotate(str(at), (at, metric), xytext=(5, 5), textcoords="offset points", color=KEEP, fontsize=8)

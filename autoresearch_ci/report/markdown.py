@@ -23,13 +23,16 @@ ENTITIES: Final = {
     "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "[": "&#91;", "]": "&#93;", "\\": "&#92;",
     "*": "&#42;", "~": "&#126;", "$": "&#36;",
 }  # fmt: skip
+ESCAPES: Final = str.maketrans(ENTITIES)
 OUTER_UNDERSCORE: Final = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # one inside a word, as in MATRIX_LR, means nothing
 
 
 def clean(text: str, limit: int) -> str:
     """One line of visible characters of `text`, cut to `limit` of them with `…`; not yet safe in Markdown or HTML."""
     plain = " ".join(ESCAPE_SEQUENCE.sub("", text[: 20 * limit]).split())
-    visible = "".join(c for c in INVISIBLE.sub("", plain) if not unicodedata.category(c).startswith("C"))
+    visible = INVISIBLE.sub("", plain)
+    if not visible.isprintable():
+        visible = "".join(c for c in visible if not unicodedata.category(c).startswith("C"))
     visible = " ".join(visible.split())
     return visible if len(visible) <= limit else visible[: limit - 1].rstrip() + "…"
 
@@ -41,7 +44,17 @@ def cell(text: str, limit: int = 200) -> str:
     GitHub looks for `@name`, `#1` and addresses in the rendered text, where an entity is a character again; there a
     zero-width space is what keeps them apart.
     """
-    escaped = "".join(ENTITIES.get(c, c) for c in clean(text, limit))
+    return _inert(clean(text, limit))
+
+
+def sentence(text: str, limit: int) -> str:
+    """`text` as `cell` shows it, with what stands between backticks as code."""
+    parts = [_inert(part) for part in clean(text, limit).split("`")]
+    return "".join(f"<code>{part}</code>" if index % 2 and part else part for index, part in enumerate(parts))
+
+
+def _inert(line: str) -> str:
+    escaped = line.translate(ESCAPES)
     # The numbers of our own entities (`&#124;`) are not issue numbers.
     escaped = re.sub(r"@|(?<!&)#", lambda match: match[0] + BREAK, escaped)
     escaped = re.sub(r"(?i)\b(gh-)(?=\d)", rf"\1{BREAK}", escaped)

@@ -13,9 +13,10 @@ from markupsafe import Markup
 from autoresearch_ci.experiment import History, Status
 from autoresearch_ci.report.chart import chart, percent
 from autoresearch_ci.report.commands import merge_commands, reproduce_commands, show_command
+from autoresearch_ci.report.failed import failures
+from autoresearch_ci.report.kept import diff_lines, steps
 from autoresearch_ci.report.markdown import clean, duration, number
 from autoresearch_ci.report.proposers import HEADINGS, by_category, by_proposer, spending
-from autoresearch_ci.report.pull_request import diff_lines, elapsed_s, failures, steps
 from autoresearch_ci.report.review import (
     INTRODUCTION,
     LOOK_FIRST,
@@ -26,6 +27,7 @@ from autoresearch_ci.report.review import (
     suspects,
     wall,
 )
+from autoresearch_ci.report.standing import elapsed_s
 from autoresearch_ci.report.trust import Trust, facts, gain_text, trust
 from autoresearch_ci.tripwires import Tripwire
 
@@ -109,7 +111,7 @@ def _figures(history: History, found: Trust | None) -> list[tuple[str, str, str]
     baseline, best = history.baseline, history.best
     before = baseline.metric if baseline else None
     after = best.metric if best else None
-    counts = Counter(e.status for e in history.experiments if e.number > 0)
+    counts = Counter(e.status for e in history.tried)
     gain, share = number(None), ""
     if before is not None and after is not None:
         gain, share = f"{history.session.direction.gain(before, after):.4g}", percent(before, after)
@@ -122,7 +124,7 @@ def _figures(history: History, found: Trust | None) -> list[tuple[str, str, str]
         ("Best", number(after), f"experiment {best.number}" if best else ""),
         ("Gain", gain, share if history.kept else "nothing kept"),
         *confirmed,
-        ("Kept", str(counts[Status.KEEP]), f"of {max(0, len(history.experiments) - 1)} tried"),
+        ("Kept", str(counts[Status.KEEP]), f"of {len(history.tried)} tried"),
         ("Crashed", str(counts[Status.CRASH]), f"{counts[Status.DISCARD]} discarded"),
         ("Time", duration(elapsed_s(history)), "hours:minutes"),
     ]

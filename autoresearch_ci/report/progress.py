@@ -8,6 +8,7 @@ from typing import Final
 from autoresearch_ci.experiment import History, Status
 from autoresearch_ci.report.markdown import cell, duration, number
 from autoresearch_ci.report.proposers import by_category, by_proposer, shares, spending
+from autoresearch_ci.report.standing import elapsed_s
 from autoresearch_ci.report.trust import noise_text, trust
 
 RECENT: Final = 5
@@ -16,17 +17,14 @@ RECENT: Final = 5
 def progress_report(history: History, *, now: dt.datetime) -> str:
     """Markdown in the form of the skill's part 2.6."""
     session, best, baseline = history.session, history.best, history.baseline
-    done = max(0, len(history.experiments) - 1)
-    last = history.experiments[-1].finished_at if history.experiments else None
-    until = last if history.ended and last else now
-    elapsed = (until - session.started_at).total_seconds() if session.started_at else 0.0
+    done = len(history.tried)
     limit = "unlimited" if session.max_iterations is None else str(session.max_iterations)
     lines = [f"## AutoResearch Progress — Iteration {done}", ""]
     if best is not None:
         lines.append(f"**Best so far:** {number(best.metric)} (iteration {best.number}, commit {best.label})")
     if best is not None and baseline is not None and best.metric is not None and baseline.metric is not None:
         lines.append(f"**vs. Baseline:** {change(baseline.metric, best.metric)}")
-    lines += [f"**Iterations:** {done} completed / {limit}", f"**Time elapsed:** {duration(elapsed)}"]
+    lines += [f"**Iterations:** {done} completed / {limit}", f"**Time elapsed:** {duration(elapsed_s(history, now))}"]
     if (found := trust(history)) is not None:
         repeats = f"{found.spent.repeats} of {found.spent.runs} runs were repeats"
         lines.append(f"**Noise of one reading:** {noise_text(history, found.noise)} · {repeats}")
@@ -45,7 +43,7 @@ def progress_report(history: History, *, now: dt.datetime) -> str:
             f"| {experiment.number} | {cell(experiment.label)} | {number(experiment.metric)} | {experiment.status.value} "
             f"| {cell(experiment.description)} |"
         )
-    lines += ["", f"**Current direction:** {_direction(history)}"]
+    lines += ["", f"**Current direction:** {direction(history)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -55,12 +53,14 @@ def change(before: float, after: float) -> str:
     return f"{after - before:+.6g}{share}"
 
 
-def _direction(history: History) -> str:
+def direction(history: History) -> str:
     """Where the session is looking now, as far as its last results tell."""
-    after = [e for e in history.experiments if e.number > 0]
+    after = history.tried
     if not after:
         return "the baseline is measured; the search begins"
     last = after[-1]
+    if history.merges and history.merges[-1].number > last.number:
+        return "the base was merged and measured; the search goes on from there"
     if last.status is Status.KEEP:
         return f"near what was just kept: {cell(last.description)}"
     misses = next((n for n, e in enumerate(reversed(after)) if e.status is Status.KEEP), len(after))

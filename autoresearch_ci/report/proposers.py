@@ -24,8 +24,8 @@ def rows(history: History, key: Callable[[Experiment], str]) -> list[tuple[str, 
     Tokens and cost count for the experiment that they led to, with those of refused attempts.
     """
     groups: dict[str, list[Experiment]] = {}
-    for experiment in history.experiments:
-        if experiment.number > 0 and key(experiment):
+    for experiment in history.tried:
+        if key(experiment):
             groups.setdefault(key(experiment), []).append(experiment)
     found: list[tuple[str, ...]] = []
     for name, made in list(groups.items())[:MAX_NAMES]:

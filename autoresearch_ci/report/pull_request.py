@@ -1,38 +1,44 @@
-"""The pull request's title and text: what a reviewer needs who was asleep while it was made."""
+"""The pull request's titles and texts: what a reviewer needs who was asleep while it was made, and a draft of it until then."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 from urllib.parse import quote
 
-from autoresearch_ci.experiment import Category, Experiment, History, Session, Status
+from autoresearch_ci.experiment import History, Status
+from autoresearch_ci.report import deciding
 from autoresearch_ci.report.chart import headline, percent
-from autoresearch_ci.report.commands import MAX_NAME, merge_commands, reproduce_commands, show_command
-from autoresearch_ci.report.markdown import NO_VALUE, cell, clean, code, details, duration, number, table
+from autoresearch_ci.report.commands import MAX_NAME, show_command
+from autoresearch_ci.report.failed import failures
+from autoresearch_ci.report.kept import SMALL_GAIN, kept_table, small, steps
+from autoresearch_ci.report.links import commit_link, file_link, job_link
+from autoresearch_ci.report.markdown import cell, clean, code, details, duration, number, sentence, table
 from autoresearch_ci.report.mermaid import mermaid
+from autoresearch_ci.report.next_steps import next_steps
 from autoresearch_ci.report.proposers import HEADINGS, by_category, by_proposer, shares, spending
-from autoresearch_ci.report.review import NO_TRIPWIRES, WARNING, look_first, measured_by, suspects, wall
-from autoresearch_ci.report.trust import DOUBT, Trust, best_single, evidence_text, facts, gain_text, trust
+from autoresearch_ci.report.provenance import how_it_was_run, when
+from autoresearch_ci.report.review import NO_TRIPWIRES, look_first, measured_by, suspects, wall
+from autoresearch_ci.report.running import how_it_stands, recent
+from autoresearch_ci.report.standing import elapsed_s
+from autoresearch_ci.report.trust import DOUBT, Trust, best_single, facts, gain_text, trust
 from autoresearch_ci.tripwires import Tripwire
 
 # GitHub refuses a body of more than 65,536 characters. These budgets and the text around them stay below 60,000.
-KEPT_CHARACTERS: Final = 24_000  # with what is to be looked at first
-SUSPECT_CHARACTERS: Final = 12_000
+KEPT_CHARACTERS: Final = 20_000  # with what is to be looked at first
+SUSPECT_CHARACTERS: Final = 10_000
 MAX_REASONS: Final = 8  # of one commit, to look at first
-FAILED_CHARACTERS: Final = 6_000
-SETTINGS_CHARACTERS: Final = 6_000
+FAILED_CHARACTERS: Final = 5_000
+SETTINGS_CHARACTERS: Final = 5_000
+ADJUSTMENTS_CHARACTERS: Final = 2_000
 PROPOSERS_CHARACTERS: Final = 2_000
+RECENT_CHARACTERS: Final = 10_000
+MAX_RECENT: Final = 10
 MAX_TITLE: Final = 200
 MAX_SENTENCE: Final = 800  # of our own sentences about how sure it is, which bound what they quote
-TOP_REASONS: Final = 3
-MAX_REASON: Final = 400
-NUMBERS: Final = re.compile(r"^[-+.\de]+|(?: \([-+.\de]+ is\))?, after \d+ runs? against \d+$")
-SMALL_GAIN: Final = 0.001  # of the metric: what two runs of the same script commonly differ by
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,32 +50,14 @@ class Files:
     chart: str
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A kept experiment, what it gained on the keep before it (positive is better), and its changed lines.
-
-    The gain is the one that decided where there is evidence, for those readings were made together.
-    """
-
-    experiment: Experiment
-    gain: float | None
-    share: str
-    added: int
-    removed: int
-
-    @property
-    def shown_gain(self) -> str:
-        """The gain as text, with its standard error where it is known: `+0.0123 ± 0.0011 (1.2 %)`."""
-        if self.gain is None:
-            return NO_VALUE
-        evidence = self.experiment.verdict.evidence
-        gain = f"{self.gain:+.4g}" if evidence is None else evidence_text(evidence)
-        return gain + (f" ({self.share})" if self.share else "")
-
-
 def title(history: History) -> str:
     """One line of at most 200 characters with the numbers, honest when nothing was kept or the gain was not confirmed."""
     return clean(headline(history), MAX_TITLE)
+
+
+def progress_title(history: History) -> str:
+    """The draft's title while the session goes on, of at most 200 characters."""
+    return clean(f"running: {headline(history)}", MAX_TITLE)
 
 
 def unconfirmed(history: History) -> bool:
@@ -85,98 +73,82 @@ def body(
     base: str,
     diffs: Mapping[str, str],
     tripwires: Mapping[str, Sequence[Tripwire]] = NO_TRIPWIRES,
+    note: str = "",
 ) -> str:
     """GitHub Markdown below 60,000 characters.
 
     `diffs`: the unified diff of every kept commit, `tripwires`: what its script has that the one before had not, both by its
-    full hash.
+    full hash. `note`: one line for the very top, with commands between backticks.
     """
     session, found, odd = history.session, trust(history), suspects(history, tripwires)
-    where = _file(session, files.summary)
+    where, results = file_link(session, files.summary), file_link(session, files.results)
     first = look_first(
-        history, odd, lambda e: _commit(session, e), characters=SUSPECT_CHARACTERS, most=MAX_REASONS, where=where
+        history, odd, lambda e: commit_link(session, e), characters=SUSPECT_CHARACTERS, most=MAX_REASONS, where=where
     )
     left = KEPT_CHARACTERS - sum(len(line) + 1 for line in first)
+    kept = kept_table(history, diffs, odd, tripwires=tripwires, characters=left, where=results)
     parts = [
+        *_note(note),
         *_opening(history, found, base),
         *first,
         *_picture(history, files),
-        *_kept(history, files, diffs, {each.experiment.commit for each in odd}, left),
-        *_failed(history, files),
+        *_section("What was kept", kept),
         *_measured(history, found, diffs),
+        *_failed(history, results),
+        *_section("Next steps", [*(f"- {step}" for step in next_steps(history, found)), ""]),
+        *_section("How it was run", [*(f"- **{topic}:** {said}" for topic, said in how_it_was_run(history)), ""]),
+        *deciding.reproduce(session),
+        *deciding.merge(history, base),
+        *deciding.by_comment(history, found),
         *_proposers(history, where),
-        *_reproduce(session),
-        *_merge(session, base),
         *details("Settings", _rows(("Setting", "Value"), session.settings.items(), SETTINGS_CHARACTERS)),
-        *details("Adjustments for the platform", _rows(("Variable", "Value"), session.adjustments.items(), 3000)),
-        f"Full report: {_file(session, files.summary)} · all experiments: {_file(session, files.results)}",
+        *details(
+            "Adjustments for the platform",
+            _rows(("Variable", "Value"), session.adjustments.items(), ADJUSTMENTS_CHARACTERS),
+        ),
+        f"Full report: {where} · all experiments: {results}",
     ]
     return "\n".join(parts) + "\n"
 
 
-def steps(history: History, diffs: Mapping[str, str]) -> list[Step]:
-    """The kept experiments in order, each compared with the keep before it."""
-    found: list[Step] = []
-    before = history.baseline.metric if history.baseline else None
-    for experiment in history.kept:
-        after = experiment.metric
-        gain, share = None, ""
-        if before is not None and after is not None:
-            evidence = experiment.verdict.evidence
-            gain = history.session.direction.gain(before, after) if evidence is None else evidence.gain
-            share = f"{100 * gain / abs(before):.3g} %" if before else ""
-        signs = Counter(sign for sign, _ in diff_lines(diffs.get(experiment.commit, "")))
-        found.append(Step(experiment, gain, share, signs["+"], signs["-"]))
-        before = after if after is not None else before
-    return found
+def progress_body(history: History, *, files: Files, base: str, diffs: Mapping[str, str]) -> str:
+    """The draft's text while the session goes on, as `body`; it claims nothing that is not verified."""
+    session = history.session
+    last = history.experiments[-1].finished_at if history.experiments else None
+    since = f" since {when(session.started_at)}" if session.started_at else ""
+    seen = f" This is how it stood at {when(last)}." if last else ""
+    page = f" Watch it on {link}." if (link := job_link(session)) else ""
+    kept = kept_table(
+        history, diffs, (), characters=KEPT_CHARACTERS, where=f"{file_link(session, files.results)} at the end"
+    )
+    parts = [
+        f"**This session is running**{since}, and this pull request is a draft until it ends.{seen}{page}",
+        "",
+        f"**No gain here is verified yet:** the base and the best commit are measured again at the end, before anybody is asked to "
+        f"merge into {cell(base, MAX_NAME)}. This part of the text is replaced then; what you write above or below it stays.",
+        "",
+        *how_it_stands(history, None),
+        *deciding.stop_early(session),
+        *mermaid(history),
+        "",
+        *_section("Kept so far", kept),
+        *recent(history, MAX_RECENT, RECENT_CHARACTERS),
+    ]
+    return "\n".join(parts) + "\n"
 
 
-def diff_lines(diff: str) -> Iterator[tuple[str, str]]:
-    """The lines of a unified diff as (kind, text): kind is `+`, `-`, a space, `@` (a hunk's header) or empty."""
-    inside = False
-    for line in diff.splitlines():
-        if line.startswith("diff --git "):
-            inside = False
-        elif line.startswith("@@"):
-            inside = True
-            yield "@", line
-            continue
-        yield (line[:1] if inside and line[:1] in {"+", "-", " "} else ""), line
+def _note(note: str) -> list[str]:
+    return ["> [!IMPORTANT]", f"> {shown}", ""] if (shown := sentence(note, MAX_SENTENCE)) else []
 
 
-def elapsed_s(history: History) -> float:
-    """Seconds from the session's start, or the first experiment's, to the end of the last."""
-    times = [t for e in history.experiments for t in (e.started_at, e.finished_at) if t is not None]
-    start = history.session.started_at or min(times, default=None)
-    return max(0.0, (max(times) - start).total_seconds()) if times and start else 0.0
-
-
-def failures(history: History) -> list[tuple[Category, int, int, str]]:
-    """By category, where anything failed: discarded, crashed, and the most common reasons in one line of plain text."""
-    found = []
-    for category in Category:
-        failed = [e for e in history.experiments if e.category is category and e.status is not Status.KEEP]
-        if not failed:
-            continue
-        crashed = sum(e.status is Status.CRASH for e in failed)
-        reasons = Counter(clean(_without_numbers(e.verdict.reason), 80) or e.status.value for e in failed)
-        top = ", ".join(f"{reason} ({count}×)" for reason, count in reasons.most_common(TOP_REASONS))
-        found.append((category, len(failed) - crashed, crashed, top))
-    return found
-
-
-def _without_numbers(reason: str) -> str:
-    """A discard's reason holds its numbers (`worse by 0.0012, after 1 run against 3`), which would make each one its own."""
-    kind, by, rest = reason[:MAX_REASON].partition(" by ")
-    if not by or not NUMBERS.match(rest):
-        return reason
-    return f"{kind}{NUMBERS.sub('', rest)}".replace("better only", "better, but too little")
+def _section(heading: str, lines: Sequence[str]) -> list[str]:
+    return [f"## {heading}", "", *lines] if lines else []
 
 
 def _opening(history: History, found: Trust | None, base: str) -> list[str]:
     session, baseline, best = history.session, history.baseline, history.best
-    tried = max(0, len(history.experiments) - 1)
-    counts = Counter(e.status for e in history.experiments if e.number > 0)
+    tried = len(history.tried)
+    counts = Counter(e.status for e in history.tried)
     line = f"**Nothing was kept**: no change was better than the baseline in {tried} experiments."
     if history.kept and baseline and best and baseline.metric is not None and best.metric is not None:
         share = percent(baseline.metric, best.metric)
@@ -223,42 +195,22 @@ def _picture(history: History, files: Files) -> list[str]:
     return lines + details("The chart as a diagram", mermaid(history))
 
 
-def _kept(history: History, files: Files, diffs: Mapping[str, str], odd: Collection[str], characters: int) -> list[str]:
-    if not history.kept:
-        return []
-    metric = cell(history.session.metric, 40)
-    rows = (
-        (
-            str(step.experiment.number),
-            f"{WARNING} " * (step.experiment.commit in odd) + _commit(history.session, step.experiment),
-            number(step.experiment.metric),
-            step.shown_gain,
-            f"+{step.added} −{step.removed}" if step.experiment.commit in diffs else NO_VALUE,
-            cell(step.experiment.description),
-            step.experiment.category.value,
-        )
-        for step in steps(history, diffs)
-    )
-    headings = ("#", "Commit", metric, "Gain on the keep before", "Lines", "Change", "Category")
-    return ["## What was kept", "", *table(headings, rows, characters, _file(history.session, files.results)), ""]
-
-
-def _failed(history: History, files: Files) -> list[str]:
+def _failed(history: History, where: str) -> list[str]:
     found = failures(history)
     if not found:
         return []
     rows = ((c.value, str(discarded), str(crashed), cell(why, 300)) for c, discarded, crashed, why in found)
-    where = _file(history.session, files.results)
     counts = table(("Category", "Discarded", "Crashed", "Most common reasons"), rows, FAILED_CHARACTERS, where)
-    example = next(e.number for e in history.experiments if e.status is not Status.KEEP)
+    example = next(e for e in history.experiments if e.status is not Status.KEEP)
+    such = f", such as {commit_link(history.session, example)}" if history.session.repository else ""
     return [
         "## What did not work",
         "",
         *counts,
         "",
-        "Every experiment's change is kept as a ref. To see one:",
+        f"Every experiment's change is kept as a ref{such}. To see one:",
         "",
-        *code(show_command(history.session, example)),
+        *code(show_command(history.session, example.number)),
         "",
     ]
 
@@ -279,13 +231,9 @@ def _measured(history: History, found: Trust | None, diffs: Mapping[str, str]) -
         return [*lines, "", *said, ""]
     lines[-1] += " An improvement near the noise of a run may not hold when it is measured again."
     made = steps(history, diffs)
-    small = sum(
-        step.gain is not None and step.experiment.metric is not None
-        and 0 < step.gain < SMALL_GAIN * abs(step.experiment.metric) for step in made
-    )  # fmt: skip
-    if small:
+    if few := small(made):
         lines.append(
-            f"{small} of {len(made)} kept changes gained less than {100 * SMALL_GAIN:g} %: read these with care."
+            f"{few} of {len(history.kept)} kept changes gained less than {100 * SMALL_GAIN:g} %: read these with care."
         )
     return [*lines, ""]
 
@@ -310,38 +258,6 @@ def _proposers(history: History, where: str) -> list[str]:
         ),
     ]
     return details(f"Proposers: {shares(proposers)} kept", [*said, *tables])
-
-
-def _reproduce(session: Session) -> list[str]:
-    return ["## How to reproduce", "", *code(*reproduce_commands(session)), ""]
-
-
-def _merge(session: Session, base: str) -> list[str]:
-    squash, rebase = merge_commands(session)
-    return [
-        "## How to merge",
-        "",
-        f"Squash for one commit on {cell(base, MAX_NAME)}, rebase to keep every improvement as its own commit; "
-        "by the button here, or:",
-        "",
-        *code(squash, rebase),
-        "",
-        f"Never force-push {cell(base, MAX_NAME)}. To keep the branch as it is, close this pull request.",
-        "",
-    ]
-
-
-def _commit(session: Session, experiment: Experiment) -> str:
-    label = cell(experiment.label)
-    return f"[{label}]({session.repository}/commit/{quote(experiment.commit)})" if session.repository else label
-
-
-def _file(session: Session, path: str) -> str:
-    name = cell(PurePosixPath(path).name, MAX_NAME)
-    target = quote(PurePosixPath(path).name)
-    if session.repository:
-        target = f"{session.repository}/blob/{quote(session.branch)}/{quote(path)}"
-    return f"[{name}]({target})"
 
 
 def _rows(headings: Sequence[str], pairs: Iterable[tuple[str, str]], characters: int) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from autoresearch_ci.experiment import Experiment, History, Measurement, Session
+from autoresearch_ci.experiment import Experiment, History, Measurement, Session, Status
 from autoresearch_ci.report.markdown import NO_VALUE, cell, clean, number
 from autoresearch_ci.tripwires import Tripwire
 
@@ -78,13 +78,14 @@ def look_first(
     commits = reasons = 0
     for each in odd:
         entry = [f"- {WARNING} {commit(each.experiment)} {cell(each.experiment.description, MAX_DESCRIPTION)}"]
-        for what, text in each.reasons[:most]:
+        found = each.reasons
+        for what, text in found[:most]:
             entry.append(f"  - {cell(what, MAX_SENTENCE)}{f': <code>{cell(text)}</code>' if text else ''}")
-        if len(each.reasons) > most:
-            entry.append(f"  - … and {len(each.reasons) - most} more in {where}")
+        if len(found) > most:
+            entry.append(f"  - … and {len(found) - most} more in {where}")
         characters -= sum(len(line) + 1 for line in entry)
         if characters < 0:
-            commits, reasons = commits + 1, reasons + len(each.reasons)
+            commits, reasons = commits + 1, reasons + len(found)
         else:
             lines += entry
     if commits:
@@ -95,7 +96,7 @@ def look_first(
 
 def flagged_elsewhere(history: History) -> str:
     """How many experiments were flagged and not kept, in one sentence; empty where there are none."""
-    kept = {experiment.number for experiment in (*history.kept, *history.experiments[:1])}
+    kept = {experiment.number for experiment in (*history.of(Status.KEEP), *history.experiments[:1])}
     count = sum(bool(e.flags) for e in history.experiments if e.number not in kept)
     return f"{count} more {'was' if count == 1 else 'were'} flagged and not kept." if count else ""
 

@@ -25,7 +25,7 @@ LATEX: Final = {
 
 
 def table(history: History, format: str) -> str:
-    """The experiments in one of `FORMATS`, the baseline first; `gain` is against the baseline, positive is better.
+    """The experiments in one of `FORMATS`, the baseline first; `gain` is against the baseline of its time, positive is better.
 
     Numbers have full precision in CSV and JSON and six digits for readers. Texts are exact in JSON and one visible line
     elsewhere. Raises ValueError for another format.
@@ -44,7 +44,7 @@ def table(history: History, format: str) -> str:
 
 
 def _row(history: History, experiment: Experiment) -> dict[str, Scalar]:
-    baseline = history.baseline
+    baseline = history.baseline_of(experiment)
     before = baseline.metric if baseline else None
     metric = experiment.metric
     return {

@@ -85,6 +85,7 @@ def facts(history: History, found: Trust) -> list[tuple[str, str]]:
         ("Holdout", holdout_text(history)),
         ("Without one kept commit", ablation_text(history, found)),
         ("Runs", found.spent.text),
+        ("The base", merge_text(history)),
         ("Another machine", _moved(history)),
         ("Near misses", near_miss_text(history)),
     ]
@@ -147,12 +148,15 @@ def confirmed_text(history: History, found: Trust) -> str:
 
 
 def best_single(history: History) -> float | None:
-    """The best reading of any one run by which a kept commit was chosen: what believing every reading would claim."""
+    """The best reading of any one run by which a kept commit was chosen: what believing every reading would claim.
+
+    Of those on the base as it is now, with which alone it can be compared; None where nothing was kept on it.
+    """
     return _best(
         history,
         [
             m.reading.metric
-            for e in history.kept
+            for e in history.chain[1:]
             for m in e.measurements
             if m.commit == e.commit and m.counts and m.reading.metric is not None
         ],
@@ -180,9 +184,12 @@ def metric_doubt(history: History) -> str:
 def keep_rows(history: History, found: Trust) -> list[tuple[str, ...]]:
     """The kept commits with the numbers that decided, one row for each, under `KEEP_HEADINGS`."""
     rows: list[tuple[str, ...]] = []
-    before = history.baseline.metric if history.baseline else None
+    before = history.on_branch[0].metric if history.on_branch else None
     alone = "exact: readings do not differ" if found.noise.exact and found.noise.degrees else "by one reading"
-    for kept in history.kept:
+    for kept in history.on_branch[1:]:
+        if kept.base:
+            before = kept.metric
+            continue
         evidence, gain, others, enough, why = kept.verdict.evidence, NO_VALUE, NO_VALUE, NO_VALUE, alone
         runs = str(sum(m.commit == kept.commit and m.counts for m in kept.measurements))
         if evidence is None and before is not None and kept.metric is not None:
@@ -284,7 +291,7 @@ def _pooled(groups: list[tuple[float, ...]]) -> Noise:
 def _claimed(history: History, found: Trust) -> str:
     """What the search itself would claim, which is too good by construction; empty where readings do not differ."""
     baseline, single = history.baseline, best_single(history)
-    running = _best(history, [e.metric for e in history.kept if e.metric is not None])
+    running = _best(history, [e.metric for e in history.chain[1:] if e.metric is not None])
     if found.noise.exact or baseline is None or baseline.metric is None or single is None or running is None:
         return ""
     gains = [f"{history.session.direction.gain(baseline.metric, value):.4g}" for value in (single, running)]
@@ -298,6 +305,16 @@ def _moved(history: History) -> str:
         return ""
     times = "" if len(moved) == 1 else f" {len(moved)} times, the last time"
     return f"the baseline and the incumbent were measured again{times}: {clean(moved[-1].note, MAX_TEXT)}"
+
+
+def merge_text(history: History) -> str:
+    """That the base went on and was merged, and what it left of the gain; empty when it was not."""
+    if not history.merges:
+        return ""
+    last = history.merges[-1]
+    times = "" if len(history.merges) == 1 else f" {len(history.merges)} times, the last time"
+    compared = "the baseline is the base as it is since then, and nothing is compared with what was read before"
+    return f"it went on{times} to {last.base[:7]}, as experiment {last.number}: {clean(last.verdict.reason, MAX_TEXT)}; {compared}"
 
 
 def _best(history: History, values: list[float]) -> float | None:

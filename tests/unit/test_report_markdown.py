@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from autoresearch_ci.report.markdown import cell, clean, duration, number, rounded
+from autoresearch_ci.report.markdown import cell, clean, duration, number, rounded, sentence
 
 NASTY = st.lists(
     st.sampled_from([*"@#|<>&`[]!\\*_~$:/-\n\r\t\x1b;", "gh-", "www.", "a", "1", "\u202e", "\u200b", "\u2028"])
@@ -66,6 +66,28 @@ def test_plain_words_stay(text: str) -> None:
 def test_examples(text: str, shown: str) -> None:
     """Common texts come out as a person expects."""
     assert cell(text) == shown
+
+
+def test_commands_in_a_sentence_are_code() -> None:
+    """What stands between backticks is code, and as harmless as the rest; spaces around it stay."""
+    assert sentence("see `git fetch origin x` or `a|b` now", 200) == (
+        "see <code>git fetch origin x</code> or <code>a&#124;b</code> now"
+    )
+    assert sentence("a ` b", 200) == "a <code> b</code>"
+    assert sentence("``@me``", 200) == "@\u200bme"
+
+
+@given(NASTY, st.integers(min_value=1, max_value=50))
+def test_a_sentence_does_nothing(text: str, limit: int) -> None:
+    """No mention, reference, tag but code, pipe or line break survives, and the limit holds."""
+    shown = sentence(text, limit)
+    plain = re.sub("</?code>", "", shown)
+    rendered = html.unescape(plain)
+    assert not re.search(r"@\w", rendered)
+    assert not re.search(r"#\d", rendered)
+    assert not set(plain) & set("<>|`[]\\*~$\n\r")
+    assert shown.count("<code>") == shown.count("</code>")
+    assert len(rendered.replace("\u200b", "")) <= limit
 
 
 def test_a_long_text_is_cut() -> None:

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoresearch_ci.experiment import Category, Direction, History, Purpose, Status, Verdict
+from autoresearch_ci import __version__
+from autoresearch_ci.experiment import Category, Direction, History, Purpose, Session, Status, Verdict
 from autoresearch_ci.report.commands import reproduce_commands
-from autoresearch_ci.report.pull_request import Files, body, diff_lines, failures, steps, title, unconfirmed
+from autoresearch_ci.report.failed import failures
+from autoresearch_ci.report.kept import diff_lines, steps
+from autoresearch_ci.report.links import job_link
+from autoresearch_ci.report.provenance import how_it_was_run
+from autoresearch_ci.report.pull_request import Files, body, progress_body, progress_title, title, unconfirmed
+from autoresearch_ci.report.summary import summary
 from autoresearch_ci.tripwires import Kind, Tripwire
 
-from .histories import BASE, BEST, CONFIRMED, NOT_CONFIRMED, experiment, history, measured, noisy, recheck
+from .histories import (
+    BASE,
+    BEST,
+    CONFIRMED,
+    FIRST,
+    NOT_CONFIRMED,
+    experiment,
+    history,
+    measured,
+    measurement,
+    noisy,
+    recheck,
+)
 
 K, D, C = Status.KEEP, Status.DISCARD, Status.CRASH
 FILES = Files(summary="reports/autoresearch-summary.md", results="results.tsv", chart="autoresearch.svg")
@@ -90,6 +109,144 @@ def test_a_script_at_the_root_needs_no_folder(script: str) -> None:
     """However the setting spells it."""
     session = dataclasses.replace(ROWS.session, settings={"training-script": script})
     assert reproduce_commands(session)[1] == f"AUTORESEARCH_TIME_BUDGET=300 python {script}"
+
+
+def headings(made: str) -> list[str]:
+    return [line for line in made.splitlines() if line.startswith("##")]
+
+
+def test_the_order_of_a_body() -> None:
+    """What was gained, the picture, the keeps and how sure they are, what failed, what to do next, how it was run, what to do."""
+    assert headings(text(on_github(ROWS))) == [
+        "## What was kept",
+        "## How sure this is",
+        "## What did not work",
+        "## Next steps",
+        "## How it was run",
+        "## How to reproduce",
+        "## How to merge",
+        "### Decide by comment",
+    ]
+
+
+def test_three_to_five_next_steps_as_in_the_summary() -> None:
+    """The same steps, word for word."""
+    made = text(ROWS)
+    steps_of = made[made.index("## Next steps") : made.index("## How it was run")]
+    found = [line for line in steps_of.splitlines() if line.startswith("- ")]
+    assert 3 <= len(found) <= 5
+    assert "\n".join(found) in summary(ROWS)
+
+
+def test_how_it_was_run() -> None:
+    """On what, behind what wall, when and for how long, from which commit, in which job, with which versions."""
+    runs = replace(measurement(BASE, 1.0), conditions={"torch": "2.9.1", "driver": "570.86", "other_load": 0.5})
+    made = on_github(
+        replace(ROWS, experiments=(replace(ROWS.experiments[0], measurements=(runs,)), *ROWS.experiments[1:]))
+    )
+    session = replace(
+        made.session,
+        device="NVIDIA H100",
+        executor="container",
+        settings={"proposer": "hybrid"},
+        run_url="https://github.com/o/r/actions/runs/7",
+    )
+    assert how_it_was_run(replace(made, session=session)) == [
+        ("Machine", "cpu, NVIDIA H100, container"),
+        ("Wall", "a fresh container for every run"),
+        ("Each run", "300 s of training"),
+        (
+            "Experiments",
+            "4 and the baseline, 2026-11-22 22:00 UTC to 2026-11-22 22:24 UTC, 0.3 h of runs, 15 experiments an hour",
+        ),
+        ("From", f"[0000000](https://github.com/o/r/commit/{'0' * 40}) of main"),
+        ("Proposer", "hybrid"),
+        ("Job", "[the job's page](https://github.com/o/r/actions/runs/7)"),
+        ("Versions", f"autoresearch-ci {__version__}, torch 2.9.1, driver 570.86"),
+    ]
+    assert "- **Job:** [the job's page](https://github.com/o/r/actions/runs/7)" in text(replace(made, session=session))
+    native = replace(session, executor="native", wall="bubblewrap")
+    assert "no container walled them in (bubblewrap)" in dict(how_it_was_run(replace(made, session=native)))["Wall"]
+
+
+def test_of_a_bare_table_only_what_is_known() -> None:
+    """No invented machine, date or job."""
+    bare = Session(tag="x", metric="m", direction=Direction.MINIMIZE, training_script="train.py")
+    assert how_it_was_run(History(session=bare)) == [("Versions", f"autoresearch-ci {__version__}")]
+
+
+@pytest.mark.parametrize(
+    "address", ["javascript:alert(1)", "https://x/a b", "https://x/)[y](z", "http://x/\n", "https://x/" + "a" * 400]
+)
+def test_only_an_address_is_a_link(address: str) -> None:
+    """The journal may be anybody's."""
+    assert job_link(replace(ROWS.session, run_url=address)) == ""
+
+
+def test_tripwires_beside_their_commit() -> None:
+    """Kinds once each, at most three and how many more; where every script was looked at and is clean, that is said."""
+    first, best = ROWS.kept
+    wires = {
+        first.commit: (),
+        best.commit: tuple(
+            Tripwire(kind, 3, "x") for kind in (Kind.SEED, Kind.SEED, Kind.CLOCK, Kind.STACK, Kind.CODE, Kind.MORE)
+        ),
+    }
+    made = body(on_github(ROWS), files=FILES, base="main", diffs=DIFFS, tripwires=wires)
+    assert f"| 4 | ⚠ [0000000](https://github.com/o/r/commit/{best.commit}) |" in made
+    assert "| optimizer | a changed seed, the clock patched, the interpreter's own objects, 1 more |" in made
+    assert f"| 2 | [0000000](https://github.com/o/r/commit/{first.commit}) |" in made
+    assert "| KNOB 2 → 3 | optimizer |  |" in made
+    assert "trips a wire" not in made
+    clean = body(ROWS, files=FILES, base="main", diffs=DIFFS, tripwires=dict.fromkeys(wires, ()))
+    assert "No kept change trips a wire, and none of its readings is flagged." in clean
+    assert "trips a wire" not in text(ROWS)
+
+
+def test_decisions_by_comment() -> None:
+    """Only where there is a repository; to be dropped is a commit that no longer matters, else the last kept one."""
+    made = text(on_github(ROWS))
+    for command in ("continue 20", "verify 5", f"drop {ROWS.kept[-1].label}", "merge squash", "stop"):
+        assert f"| <code>/autoresearch {command}</code> |" in made
+    assert "Only people with write access" in made
+    assert "Decide by comment" not in text(ROWS)
+    idle = recheck(Purpose.ABLATE, (BEST, (0.9, 0.91)), ("a" * 40, (0.9, 0.91)), reverted=FIRST)
+    named = noisy(CONFIRMED, idle)
+    changed = replace(named, experiments=tuple(replace(e, commit=e.commit[::-1]) for e in named.experiments))
+    assert f"drop {FIRST[:7]}" in text(on_github(named))
+    assert f"drop {BEST[::-1][:7]}" in text(on_github(changed))
+    assert "drop" not in text(on_github(history((1.0, K), (1.1, D))))
+
+
+def test_a_note_is_the_first_thing_seen() -> None:
+    """As an alert, in one line, with its command as code; nothing without one."""
+    made = body(
+        ROWS, files=FILES, base="main", diffs=DIFFS, note="somebody pushed\nhere: `git fetch origin x` @octocat"
+    )
+    assert made.startswith(
+        "> [!IMPORTANT]\n> somebody pushed here: <code>git fetch origin x</code> @\u200boctocat\n\n**val_bpb"
+    )
+    assert "IMPORTANT" not in text(ROWS)
+
+
+def test_the_draft_says_that_nothing_is_verified() -> None:
+    """Running since when, how it stands, what was kept and tried last; that gains are not verified, and what happens to the text."""
+    going = on_github(replace(ROWS, ended=""))
+    made = progress_body(going, files=FILES, base="main", diffs=DIFFS)
+    assert made.startswith("**This session is running** since 2026-11-22 22:00 UTC, and this pull request is a draft")
+    assert "This is how it stood at 2026-11-22 22:24 UTC." in made
+    assert "**No gain here is verified yet:**" in made
+    assert "This part of the text is replaced then" in made
+    assert "| 4 of unlimited: 2 kept, 1 discarded, 1 crashed | 00:24 |" in made
+    assert "Comment <code>/autoresearch stop</code>" in made
+    assert "xychart-beta" in made
+    assert f"| 2 | [0000000](https://github.com/o/r/commit/{ROWS.kept[0].commit}) | 0.9 | +0.1 (10 %) | +3 −2 |" in made
+    assert headings(made) == ["## Kept so far", "## Experiments, newest first"]
+    assert progress_title(going) == "running: autoresearch/nov22: val_bpb 1 → 0.8 (-20 %), 2 of 4 kept"
+    for claim in ("onfirmed", "merge --tag", "raw/"):
+        assert claim not in made
+    early = progress_body(history(), files=FILES, base="main", diffs={})
+    assert "The baseline is being measured." in early
 
 
 def test_kept_rows() -> None:
@@ -241,31 +398,41 @@ def test_the_body_is_never_too_long(anything: str, often: str, size: int) -> Non
     kept = tuple(dataclasses.replace(e, number=n, description=nasty) for n, e in enumerate(known.experiments * 100))
     history = dataclasses.replace(known, session=session, ended=nasty, experiments=(known.experiments[0], *kept))
     wires = {e.commit: (Tripwire(Kind.CODE, 1, nasty),) * 20 for e in history.kept}
-    made = body(history, files=FILES, base=nasty, diffs=DIFFS, tripwires=wires)
+    made = body(history, files=FILES, base=nasty, diffs=DIFFS, tripwires=wires, note=nasty)
     assert "Near misses" in made
     assert "more commits with" in made
     assert len(made) < 60_000
     assert "more in [results.tsv]" in made
+    for going in (history, History(session=session, experiments=many)):
+        draft = progress_body(going, files=FILES, base=nasty, diffs=DIFFS)
+        assert len(draft) < 60_000
+        assert len(progress_title(going)) <= 200
 
 
 @settings(max_examples=20)
 @given(st.text(max_size=100))
 def test_descriptions_do_nothing(words: str) -> None:
     """A description, a reason or a setting mentions nobody and adds no row."""
-    nasty = f"{words} @octocat fixes #1 <img src=x> | x\n# heading"
+    nasty = f"{words} @octocat fixes #1 <img src=x> <!-- autoresearch:end --> | x\n# heading\n```"
     changed = tuple(
         dataclasses.replace(e, description=nasty, verdict=Verdict(status=e.status, reason=nasty))
         for e in ROWS.experiments
     )
-    session = dataclasses.replace(ROWS.session, settings={nasty: nasty})
+    session = dataclasses.replace(on_github(ROWS).session, settings={nasty: nasty})
     made = text(dataclasses.replace(ROWS, session=session, experiments=changed))
     moved = recheck(Purpose.MACHINE, (BASE, (1.0,)), (BEST, (0.9,)), note=nasty)
     missed = tuple(dataclasses.replace(e, description=nasty) for e in noisy().experiments)
     sure = text(dataclasses.replace(noisy(CONFIRMED, moved), experiments=missed))
-    for shown in (made, sure):
+    draft = progress_body(
+        dataclasses.replace(ROWS, experiments=changed, ended=""), files=FILES, base=nasty, diffs=DIFFS
+    )
+    for shown in (made, sure, draft):
         assert "@octocat" not in shown
         assert "fixes #1" not in shown
         assert "<img" not in shown
+        assert "<!--" not in shown
     assert len(made.splitlines()) == len(text(on_github(ROWS)).splitlines())
+    harmless = progress_body(dataclasses.replace(ROWS, ended=""), files=FILES, base="main", diffs=DIFFS)
+    assert len(draft.splitlines()) == len(harmless.splitlines())
     plain = noisy(CONFIRMED, dataclasses.replace(moved, note="x"))
     assert len(sure.splitlines()) == len(text(plain).splitlines())
