@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import typer
 
@@ -24,10 +24,6 @@ from autoresearch_ci.settings import Settings
 if TYPE_CHECKING:
     from autoresearch_ci.executors.container import ContainerExecutor
     from autoresearch_ci.executors.native import NativeExecutor
-
-TORCH_VERSION: Final = "2.13.0"
-# The CPU builds of torch; without it pip takes the default build, which brings gigabytes of CUDA.
-TORCH_CPU_INDEX: Final = "https://download.pytorch.org/whl/cpu"
 
 
 class Environment(Executor, Protocol):
@@ -109,7 +105,7 @@ def _confirm_native(environ: Mapping[str, str]) -> None:
 
 def _container(console: Console, settings: Settings, session: str, requirements: bytes | None) -> ContainerExecutor:
     """The container executor with its image; the platform of the image is what the machine itself can see."""
-    from autoresearch_ci.executors import image
+    from autoresearch_ci.executors import image, published
     from autoresearch_ci.executors.container import ContainerExecutor
     from autoresearch_ci.executors.engine import connect
     from autoresearch_ci.executors.environment import probe
@@ -118,9 +114,8 @@ def _container(console: Console, settings: Settings, session: str, requirements:
     platform = settings.platform
     if platform == "auto":
         platform = parse_probe(probe(Path(sys.executable), PROBE)).platform.value
-    arguments = dict(settings.build_args)
-    if platform == "cpu":
-        arguments.setdefault("TORCH_INDEX_URL", TORCH_CPU_INDEX)
+    arguments = {**published.standard_arguments(platform), **settings.build_args}
+    recipe = published.recipe_of(platform, base_image=settings.base_image, arguments=arguments)
     with console.group(f"Build the {platform} environment"):
         with console.quoting() as quote:
             built = image.ensure_image(
@@ -128,11 +123,12 @@ def _container(console: Console, settings: Settings, session: str, requirements:
                 platform=platform,
                 base_image=settings.base_image,
                 requirements=requirements,
-                torch_version=arguments.pop("TORCH_VERSION", TORCH_VERSION),
+                torch_version=None,
                 build_args=arguments,
                 on_line=quote,
+                registry=published.registry_for(recipe, settings.registry),
             )
-        console.info(f"{'built' if built.built else 'cached'}: {built.tag}")
+        console.info(str(built))
     return ContainerExecutor(
         client,
         built,

@@ -15,14 +15,8 @@ import docker
 import pytest
 
 from autoresearch_ci.errors import MachineError
-from autoresearch_ci.executors.image import (
-    Image,
-    build_network,
-    default_base,
-    ensure_image,
-    images_folder,
-    native_requirements,
-)
+from autoresearch_ci.executors.image import Image, Origin, build_network, ensure_image, native_requirements
+from autoresearch_ci.executors.published import default_base, images_folder
 
 LOOPBACK = {"PIP_FIND_LINKS": "http://127.0.0.1:9/"}  # a build on the host's network; nothing answers there
 
@@ -81,7 +75,8 @@ def test_an_image_is_built_once_and_holds_what_was_asked_for(
         "build_args": {"PIP_FIND_LINKS": wheels, "PIP_INDEX_URL": wheels},
     }
     first, lines = build(engine, base_image, **changes)
-    built_images.append(first)
+    assert first.under is not None
+    built_images += [first, first.under]
     assert first.built
     assert first.tag.startswith("autoresearch-ci/cpu:")
     assert len(first.tag.rpartition(":")[2]) == 16
@@ -112,7 +107,7 @@ def test_the_cuda_image_has_a_compiler(engine: docker.DockerClient, base_image: 
 
 
 def test_every_input_is_in_the_tag(engine: docker.DockerClient, base_image: str, built_images: list[Image]) -> None:
-    """Other requirements, other arguments, another platform: another image; the same again: the same."""
+    """Other requirements, other arguments, another platform: another image; the same again: the same. No requirements need a new environment."""
     variants: list[dict[str, Any]] = [
         {},
         {"requirements": b"# nothing\n"},
@@ -123,6 +118,8 @@ def test_every_input_is_in_the_tag(engine: docker.DockerClient, base_image: str,
     built_images += images[1:3]  # the others are kept for the tests of runs
     assert len({image.tag for image in images}) == len(variants)
     assert images[0].tag == images[-1].tag
+    assert images[1].under is not None  # the requirements came on top of what was here
+    assert (images[1].under.tag, images[1].under.origin) == (images[0].tag, Origin.CACHED)
 
 
 def test_a_failed_build_says_why_and_leaves_nothing(
@@ -194,7 +191,7 @@ def test_the_images_are_found_in_a_package_first_and_beside_it_second(tmp_path: 
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
 def test_the_default_base_is_the_dockerfiles_own(platform: str) -> None:
     """Without `base-image` an image stands on Debian's Python 3.11, which is read from the Dockerfile."""
-    assert default_base((images_folder() / platform / "Dockerfile").read_bytes()) == "python:3.11-slim-bookworm"
+    assert default_base((images_folder() / platform / "Dockerfile").read_text()) == "python:3.11-slim-bookworm"
 
 
 def test_the_native_environment_installs_torch() -> None:
