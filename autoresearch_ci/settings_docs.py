@@ -48,9 +48,16 @@ def action_inputs() -> str:
     return "\n".join(lines) + "\n"
 
 
-def action_environment() -> str:
-    """The lines of a step's `env:` that hand every input to the program: `AUTORESEARCH_TAG: ${{ inputs.tag }}`."""
-    return "".join(f"{variable(row.name)}: ${{{{ inputs.{row.name} }}}}\n" for row in _rows())
+def action_environment(after: str = "") -> str:
+    """The lines of a step's `env:` that hand every input to the program: `AUTORESEARCH_TAG: ${{ inputs.tag }}`.
+
+    `after`: the id of a step that wrote the tag it works on as its output `tag`, which is then the one: a `{date}` in the input must
+    not become another day's when a night is reported after midnight.
+    """
+    values = {row.name: f"inputs.{row.name}" for row in _rows()}
+    if after:
+        values["tag"] = f"steps.{after}.outputs.tag"
+    return "".join(f"{variable(name)}: ${{{{ {value} }}}}\n" for name, value in values.items())
 
 
 def json_schema() -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import typer
 
@@ -17,6 +18,7 @@ from autoresearch_ci.cli.options import Call
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.settings import CONFIG_NAME, Loaded
+from autoresearch_ci.workflow_template import Answers
 
 WORKFLOW = Path(".github/workflows/autoresearch.yml")
 STARTER = Path(__file__).parents[1] / "starter"
@@ -33,9 +35,24 @@ QUESTIONS: Mapping[str, str | None] = {
     "results-file": "results.tsv",
 }
 
+NONE: Final = "none"
+# And about the workflow, what only a person can say, by the names of the flags.
+WORKFLOW_QUESTIONS: Mapping[str, tuple[str, str]] = {
+    "runs-on": ("Labels of the runner that trains", "self-hosted"),
+    "environment": (f"Environment on GitHub whose reviewers confirm the config of a session, or {NONE}", NONE),
+    "comments": ("Answer `/autoresearch …` of people with write access on pull requests, yes or no", "yes"),
+    "cron": (f"When nightly sessions start, or {NONE}", workflow_template.NIGHTLY),
+    "timezone": ("The time zone of that", workflow_template.TIMEZONE),
+    "nights": ("new: each night a branch of its own; one: a branch that goes on", "new"),
+}
+OF_NIGHTS: Final = frozenset({"timezone", "nights"})
 
-def initialize(call: Call, *, yes: bool, starter: bool, force: bool) -> None:
-    """Asks for what must be asked, shows the Research Config, asks for confirmation, writes the files."""
+
+def initialize(call: Call, workflow: Mapping[str, Any], *, yes: bool, starter: bool, force: bool) -> None:
+    """Asks for what must be asked, shows the Research Config, asks for confirmation, writes the files.
+
+    `workflow`: what flags say about the workflow, by their names.
+    """
     given = call.given()
     if starter:
         given = {"time-budget": "10s", "timeout": "2m", "metric": "val_bpb", "direction": "minimize"} | given
@@ -46,17 +63,26 @@ def initialize(call: Call, *, yes: bool, starter: bool, force: bool) -> None:
     existing = [str(path.relative_to(call.directory)) for path in outputs if path.exists()]
     if existing and not force:
         raise SettingsError(f"{', '.join(existing)} is there already", hint="`--force` replaces it")
+    answers = _answers(workflow)
     loaded = settings.load(environ=call.environ, flags=given) if yes else _ask(call.console, call.environ, given)
+    if not yes:
+        answers = _ask_workflow(call.console, workflow)
     call.console.table("AutoResearch Config", ("Parameter", "Value", "From"), loaded.rows())
+    call.console.table("Workflow", ("", "Answer"), answers.rows())
     if not yes and not typer.confirm("Write these files?", default=True, err=True):
         raise typer.Abort
     if starter:
         for file in starter_files():
             shutil.copyfile(file, call.directory / file.name)
     _write(call.directory / target, _toml(loaded))
-    _write(call.directory / WORKFLOW, workflow_template.render(loaded.settings))
+    _write(call.directory / WORKFLOW, workflow_template.render(loaded.settings, answers))
     written = ", ".join(str(path.relative_to(call.directory)) for path in outputs)
     call.console.info(f"wrote {written}")
+    if answers.environment:
+        call.console.info(
+            f"next: make the environment `{answers.environment}` on GitHub (*Settings → Environments*) and require reviewers: "
+            "without them nobody is asked"
+        )
     call.console.info("next: commit these files, then `autoresearch-ci doctor`, then `autoresearch-ci run`")
 
 
@@ -76,16 +102,54 @@ def _ask(console: Console, environ: Mapping[str, str], given: dict[str, Any]) ->
         if name in known:
             continue
         field = next(f for f in settings.Settings.model_fields.values() if f.alias == name)
-        while True:
-            answer = typer.prompt(f"{field.description} ({name})", default=default, err=True)
-            try:
-                settings.load(flags={**stand_ins, **answers, name: answer})
-            except SettingsError as error:
-                console.error(error.message, error.hint)
-                continue
-            answers[name] = answer
-            break
+        question = f"{field.description} ({name})"
+        answers[name] = _ask_until(
+            console, question, default, name, lambda answer: settings.load(flags=stand_ins | answers | answer)
+        )
     return settings.load(environ=environ, flags=answers)
+
+
+def _ask_workflow(console: Console, given: Mapping[str, Any]) -> Answers:
+    """Every question about the workflow that no flag answered."""
+    answers = dict(given)
+    for name, (question, default) in WORKFLOW_QUESTIONS.items():
+        if name in given or (name in OF_NIGHTS and answers["cron"] == NONE):
+            continue
+        answers[name] = _ask_until(
+            console, f"{question} ({name})", default, name, lambda answer: _answers(answers | answer)
+        )
+    return _answers(answers)
+
+
+def _ask_until(
+    console: Console, question: str, default: str | None, name: str, check: Callable[[dict[str, str]], object]
+) -> str:
+    """The first answer to which, under its name, `check` raises no SettingsError; what is wrong with others is said."""
+    while True:
+        answer: str = typer.prompt(question, default=default, err=True)
+        try:
+            check({name: answer})
+        except SettingsError as error:
+            console.error(error.message, error.hint)
+            continue
+        return answer
+
+
+def _answers(given: Mapping[str, Any]) -> Answers:
+    """The answers about the workflow from texts; what is not given is as `init` offers it. SettingsError for what cannot be."""
+    values = dict(given)
+    for name in ("runs-on", "small-runs-on"):
+        if name in values:
+            values[name] = tuple(label.strip() for label in values[name].split(",") if label.strip())
+    if values.get("cron") == NONE:
+        values["cron"] = None
+    if values.get("environment") == NONE:
+        values["environment"] = ""
+    if isinstance(comments := values.get("comments"), str):
+        if comments.lower() not in ("yes", "y", "no", "n"):
+            raise SettingsError(f"`comments` cannot be {comments!r}", hint="yes or no")
+        values["comments"] = comments.lower().startswith("y")
+    return dataclasses.replace(Answers(), **{name.replace("-", "_"): value for name, value in values.items()})
 
 
 def _toml(loaded: Loaded) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch_ci.settings import NAMES, variable
-from tests.runner import KILL, ActionRunner, Cancellation, machine_environment
+from autoresearch_ci.settings import NAMES, load, variable
+from autoresearch_ci.workflow_template import PROJECT, render
+from tests.runner import KILL, ActionRunner, Cancellation, Event, machine_environment, start
 
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / "action"
@@ -24,6 +25,8 @@ folder, command = pathlib.Path(os.environ["RECORDS"]), sys.argv[3]
 assert sys.argv[1:3] == ["-m", "autoresearch_ci"], sys.argv
 plan = json.loads((folder / "plan.json").read_text()).get(command, {})
 note = {"argv": sys.argv, "environment": dict(os.environ), "directory": os.getcwd()}
+with open(os.environ["GITHUB_OUTPUT"], "a", encoding="utf-8") as file:
+    file.write(plan.get("early", ""))
 if plan.get("wait"):
     def stop(number, frame):
         (folder / "signals").open("a").write(f"{number}\\n")
@@ -118,21 +121,100 @@ def test_folder_and_settings_file(machine: Machine) -> None:
 
 
 def test_secrets_go_only_where_they_are_needed(machine: Machine) -> None:
-    """Keys are in the environment of `run` alone; no secret is an argument or in the log."""
-    secrets = {"token": "secret-t", "openai-api-key": "secret-o", "anthropic-api-key": "secret-a"}
-    machine.plan({"run": {"exit": 1}})
-    result = machine.runner.run(secrets)
-    run, finalize = machine.environment("run"), machine.environment("finalize")
-    assert (run["AUTORESEARCH_TOKEN"], run["OPENAI_API_KEY"], run["ANTHROPIC_API_KEY"]) == (
-        "secret-t",
-        "secret-o",
-        "secret-a",
+    """What may write to the repository is in the environment of both steps, keys of models in that of `run`; nowhere else."""
+    forge = {
+        "AUTORESEARCH_TOKEN": "secret-t",
+        "AUTORESEARCH_APP_ID": "7",
+        "AUTORESEARCH_APP_PRIVATE_KEY": "secret-p\nq",
+    }
+    models = {"OPENAI_API_KEY": "secret-o", "ANTHROPIC_API_KEY": "secret-a"}
+    machine.plan({"run": {"exit": 1, "outputs": "tag=t\n"}})
+    result = machine.runner.run(
+        {
+            "token": "secret-t",
+            "app-id": "7",
+            "app-private-key": "secret-p\nq",
+            "openai-api-key": "secret-o",
+            "anthropic-api-key": "secret-a",
+        }
     )
-    assert finalize["AUTORESEARCH_TOKEN"] == "secret-t"
-    assert not {"OPENAI_API_KEY", "ANTHROPIC_API_KEY"} & set(finalize)
-    assert "secret-" not in result.log + str(machine.recorded("run")["argv"])
+    run, finalize = machine.environment("run"), machine.environment("finalize")
+    assert (forge | models).items() <= run.items()
+    assert forge.items() <= finalize.items()
+    assert not models.keys() & finalize.keys()
+    for command in ("run", "finalize"):
+        assert "secret-" not in str(machine.recorded(command)["argv"])
+    assert "secret-" not in result.log
     for name in ("find", "install"):
         assert not any("secret-" in value for value in result.steps[name].environment.values())
+
+
+@pytest.mark.parametrize("task", ["comment", "report", "drop abc1234", "continue 20", HOSTILE])
+def test_a_request_is_a_task(machine: Machine, task: str) -> None:
+    """Anything but a session is the command `task`, which finds the request in its environment, letter by letter."""
+    assert machine.runner.run({"task": task}).conclusion == "success"
+    argv = machine.recorded("task")["argv"]
+    assert isinstance(argv, list)
+    assert argv[1:] == ["-m", "autoresearch_ci", "task"]
+    assert machine.environment("task")["AUTORESEARCH_TASK"] == task
+    assert not (machine.records / "run.json").exists()
+    assert not (machine.workspace / "planted").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "reported"),
+    [
+        ("", True),
+        ("continue 20", True),
+        ("comment", False),
+        ("report", False),
+        ("verify 5", False),
+        ("continued", False),
+    ],
+)
+def test_only_sessions_are_reported(machine: Machine, task: str, reported: bool) -> None:
+    """What failed is finished by the report where it was a session, also one that went on by request."""
+    machine.plan({name: {"exit": 1, "outputs": "tag=t\n"} for name in ("run", "task")})
+    result = machine.runner.run({"task": task})
+    assert result.conclusion == "failure"
+    assert result.steps["finalize"].outcome == ("success" if reported else "skipped")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "command", "variables"),
+    [
+        ({}, "run", {}),
+        ({"hypothesis": "LEARNING_RATE=3e-4"}, "run", {"HYPOTHESIS": "LEARNING_RATE=3e-4"}),
+        ({"max-iterations": "20"}, "run", {"MAX_ITERATIONS": "20"}),
+        ({"tag": "nov22", "resume": "require"}, "run", {"TAG": "nov22", "RESUME": "require"}),
+        ({"task": "report"}, "task", {"TASK": "report"}),
+    ],
+)
+def test_the_quick_starts(machine: Machine, inputs: dict[str, str], command: str, variables: dict[str, str]) -> None:
+    """A dispatch of the workflow that `init` writes reaches the program as what was asked for, and the rest is as configured."""
+    settings = load(flags={"time-budget": "5m", "metric": "val_bpb", "direction": "minimize"}).settings
+    job = start(render(settings), Event(trigger="workflow_dispatch", inputs=inputs)).jobs["research"]
+    assert machine.runner.run(job.arguments[f"{PROJECT}/action"]).conclusion == "success"
+    told = {
+        name.removeprefix("AUTORESEARCH_"): value
+        for name, value in machine.environment(command).items()
+        if name.startswith("AUTORESEARCH_") and value
+    }
+    assert told == {"TOKEN": "token-of-the-job", "JOB_TIMEOUT": "720m"} | variables
+
+
+def test_the_report_is_of_the_session_that_ran(machine: Machine) -> None:
+    """The tag that the session chose wins over the input, whose date may have changed at midnight."""
+    machine.plan({"run": {"exit": 1, "outputs": "tag=nightly-2026-11-22\n"}})
+    machine.runner.run({"tag": "nightly-{date}"})
+    assert machine.environment("run")["AUTORESEARCH_TAG"] == "nightly-{date}"
+    assert machine.environment("finalize")["AUTORESEARCH_TAG"] == "nightly-2026-11-22"
+
+
+def test_no_session_is_reported_that_did_not_run(machine: Machine) -> None:
+    """A run that failed before it had a session leaves the one of that tag alone, and the one of last night."""
+    machine.plan({"run": {"exit": 2}})
+    assert machine.runner.run({"tag": "nov22"}).steps["finalize"].outcome == "skipped"
 
 
 def test_outputs_travel(machine: Machine) -> None:
@@ -151,13 +233,16 @@ def test_a_failure_stays_a_failure(machine: Machine, code: int) -> None:
     """After a failed run the report is made, its outputs win, and the job fails all the same, with the run's code."""
     machine.plan(
         {
-            "run": {"exit": code, "outputs": "branch=b\nstatus=interrupted\n"},
+            "run": {"exit": code, "outputs": "tag=b\nbranch=b\nstatus=interrupted\n"},
             "finalize": {"outputs": "status=improved\n"},
         }
     )
     result = machine.runner.run()
     assert result.steps["run"].exit_code == code
     assert result.steps["finalize"].outcome == "success"
+    argv = machine.recorded("finalize")["argv"]
+    assert isinstance(argv, list)
+    assert argv[3:] == ["finalize", "--no-measure"]  # five minutes are left: nothing is trained in them
     assert result.conclusion == "failure"
     assert (result.outputs["branch"], result.outputs["status"]) == ("b", "improved")
 
@@ -178,7 +263,7 @@ def test_no_report_without_a_program(machine: Machine) -> None:
 
 def test_cancelling_reaches_the_program_at_once(machine: Machine) -> None:
     """The first signal of a cancelled job arrives in the program itself, not in a shell, and the report follows."""
-    machine.plan({"run": {"wait": True}})
+    machine.plan({"run": {"wait": True, "early": "tag=t\n"}})
     cancellation = Cancellation(step="run", when=(machine.records / "waiting").exists)
     result = machine.runner.run(cancellation=cancellation)
     assert result.steps["run"].exit_code == 130

@@ -26,6 +26,7 @@ class StepResult:
     """How one step ended. `log`: its standard output and error, in order; `summary`: its part of the job's summary.
 
     `stand_in`: the step was not run, its outputs were given to the runner. `exit_code` is None where no process ran.
+    `ended_after_s`: from the first signal of a cancellation to the end of the step's process; None where there was none.
     """
 
     name: str
@@ -36,6 +37,7 @@ class StepResult:
     log: str = ""
     summary: str = ""
     stand_in: bool = False
+    ended_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,15 +137,16 @@ class ActionRunner:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            exit_code, cancelled = wait(process, cancellation, self.step_timeout_s)
+            exit_code, ended_after_s = wait(process, cancellation, self.step_timeout_s)
         return StepResult(
             name=name,
-            outcome="cancelled" if cancelled else "success" if exit_code == 0 else "failure",
+            outcome="cancelled" if ended_after_s is not None else "success" if exit_code == 0 else "failure",
             exit_code=exit_code,
             outputs=_commands(files["GITHUB_OUTPUT"].read_text(encoding="utf-8")),
             environment=environment,
             log=log.read_text(encoding="utf-8", errors="replace"),
             summary=files["GITHUB_STEP_SUMMARY"].read_text(encoding="utf-8"),
+            ended_after_s=ended_after_s,
         )
 
     def _environment(self) -> dict[str, str]:

@@ -30,21 +30,25 @@ class Cancellation:
     ladder: Sequence[tuple[signal.Signals, float]] = RUNNER_LADDER
 
 
-def wait(process: subprocess.Popen[bytes], cancellation: Cancellation | None, timeout_s: float) -> tuple[int, bool]:
-    """The exit code (128 + the signal's number where one ended it), and whether the job was cancelled meanwhile.
+def wait(
+    process: subprocess.Popen[bytes], cancellation: Cancellation | None, timeout_s: float
+) -> tuple[int, float | None]:
+    """The exit code (128 + the signal's number where one ended it), and, where the job was cancelled meanwhile, how many seconds
+    after the first signal the process was gone.
 
     Raises TimeoutError, with everything killed, when the step takes longer than `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     while process.poll() is None:
         if cancellation is not None and cancellation.when():
+            signalled = time.monotonic()
             _descend(process, cancellation.ladder)
-            return _shell_code(process.wait()), True
+            return _shell_code(process.wait()), time.monotonic() - signalled
         if time.monotonic() > deadline:
             _kill_tree(process)
             raise TimeoutError(f"the step took longer than {timeout_s:g} s")
         time.sleep(_POLL_S)
-    return _shell_code(process.returncode), False
+    return _shell_code(process.returncode), None
 
 
 def _descend(process: subprocess.Popen[bytes], ladder: Sequence[tuple[signal.Signals, float]]) -> None:

@@ -4,7 +4,13 @@ import pytest
 
 from tests.runner.expressions import Scope, Value
 
-CONTEXTS = {"inputs": {"tag": "nov22", "empty": ""}, "steps": {"run": {"outcome": "failure", "outputs": {"a-b": "x"}}}}
+CONTEXTS = {
+    "inputs": {"tag": "nov22", "empty": "", "draft": False, "number": 720},
+    "steps": {"run": {"outcome": "failure", "outputs": {"a-b": "x"}}},
+    "github": {
+        "event": {"issue": {"pull_request": {"url": "u"}}, "comment": {"body": "/AutoResearch stop"}, "x": None}
+    },
+}
 
 
 @pytest.mark.parametrize(
@@ -21,6 +27,20 @@ CONTEXTS = {"inputs": {"tag": "nov22", "empty": ""}, "steps": {"run": {"outcome"
         ("failure()", True),
         ("cancelled()", False),
         ("true == inputs.tag", False),
+        ("inputs.draft == ''", True),
+        ("inputs.draft || inputs.empty", ""),
+        ("!inputs.draft && inputs.number", 720.0),
+        ("startsWith(github.event.comment.body, '/autoresearch')", True),
+        ("endsWith('a[bot]', '[bot]') && !startsWith(inputs.empty, 'x')", True),
+        ("github.event.issue.pull_request && !github.event.issue.other && !github.event.x", True),
+        ("contains('a, b', 'B')", True),
+        ("contains(fromJSON('[\"report\", \"config\"]'), 'rep')", False),
+        ("contains(fromJSON('[\"report\", \"config\"]'), 'Config')", True),
+        ("fromJSON(inputs.number || '5')", 720.0),
+        ("fromJSON('[\"a\"]')", ["a"]),
+        ("format('{1}, {0} {{x}}', inputs.tag, inputs.number)", "720, nov22 {x}"),
+        ("format('{0}', inputs.draft)", "false"),
+        ("startsWith(inputs.tag, '[') && fromJSON(inputs.tag) || inputs.tag || fromJSON('[')", "nov22"),
     ],
 )
 def test_expressions(expression: str, value: Value) -> None:
@@ -29,7 +49,18 @@ def test_expressions(expression: str, value: Value) -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["", "inputs.tag inputs.tag", "(inputs.tag", "secrets.x", "hashFiles()", "1 + 1"]
+    "expression",
+    [
+        "",
+        "inputs.tag inputs.tag",
+        "(inputs.tag",
+        "secrets.x",
+        "hashFiles()",
+        "1 + 1",
+        "always('x')",
+        "contains('x')",
+        "format('x'",
+    ],
 )
 def test_what_it_does_not_know_is_an_error(expression: str) -> None:
     """An expression outside the known part fails a test instead of meaning something else."""
@@ -55,4 +86,21 @@ def test_conditions(condition: str | None, runs: tuple[bool, bool, bool]) -> Non
 
 def test_texts_are_filled() -> None:
     """Every expression in a text is replaced."""
-    assert Scope(contexts=CONTEXTS).fill("<${{ inputs.tag }}|${{inputs.empty}}|${{ success() }}>") == "<nov22||true>"
+    scope = Scope(contexts=CONTEXTS)
+    assert scope.fill("<${{ inputs.tag }}|${{inputs.empty}}|${{ success() }}>") == "<nov22||true>"
+    assert scope.fill("${{ inputs.empty || 'nightly-{date}' }}-${{ format('{0}', '}}') }}") == "nightly-{date}-}}"
+
+
+def test_a_whole_text_may_be_any_value() -> None:
+    """`runs-on` can be a list; within a text a list has no form."""
+    scope = Scope(contexts=CONTEXTS)
+    assert scope.value('${{ fromJSON(\'["a", "b"]\') }}') == ["a", "b"]
+    assert scope.value("x-${{ inputs.number }}") == "x-720"
+
+
+def test_a_skipped_job_is_neither_success_nor_failure() -> None:
+    """A job runs after a skipped one only when its condition says so."""
+    scope = Scope(contexts=CONTEXTS, skipped=True)
+    assert not scope.holds(None)
+    assert not scope.holds("inputs.tag")
+    assert scope.holds("!failure() && !cancelled()")

@@ -51,12 +51,13 @@ def test_every_setting_is_an_input_without_a_default() -> None:
 
 
 def test_every_setting_reaches_both_steps() -> None:
-    """The action hands every input to `run` and to `finalize` by its variable."""
+    """The action hands every input to `run` and to `finalize` by its variable; to the second with the tag that the first chose."""
     expected = {variable(name): f"${{{{ inputs.{name} }}}}" for name in NAMES}
     assert yaml.safe_load(settings_docs.action_environment()) == expected
-    for step in ACTION["runs"]["steps"]:
-        if step.get("id") in ("run", "finalize"):
-            assert expected.items() <= step["env"].items()
+    steps = {step["id"]: step["env"] for step in ACTION["runs"]["steps"] if "env" in step}
+    assert expected.items() <= steps["run"].items()
+    expected["AUTORESEARCH_TAG"] = "${{ steps.run.outputs.tag }}"
+    assert expected.items() <= steps["finalize"].items()
 
 
 def test_the_action_has_the_outputs_of_the_contract() -> None:
