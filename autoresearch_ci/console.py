@@ -162,8 +162,12 @@ class Console:
             if self.in_actions:
                 self._say(f"::{token}::")
 
-    def mask(self) -> None:
-        """Keeps every secret of the environment, in all its forms, out of what later steps print in an Actions log."""
+    def mask(self, scrubber: Scrubber | None = None) -> None:
+        """Keeps every secret that is known by now, in all its forms, out of what later steps print in an Actions log.
+
+        `scrubber` knows more than the environment's: from here on it is this console's.
+        """
+        self.scrubber = scrubber or self.scrubber
         if self.in_actions:
             for form in self.scrubber.forms:
                 print(f"::add-mask::{_data(form)}", file=self.err, flush=True)

@@ -12,12 +12,15 @@ from typing import Final
 from autoresearch_ci import results
 from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.console import Console
-from autoresearch_ci.errors import GitError
+from autoresearch_ci.errors import ForgeError, GitError, SettingsError
 from autoresearch_ci.experiment import History
 from autoresearch_ci.forges.pull_request import Operation, PullRequest
 from autoresearch_ci.report import pull_request
+from autoresearch_ci.report.badge import BADGE_FILE, badge
 from autoresearch_ci.report.chart import CHART_FILE, chart, headline
 from autoresearch_ci.report.page import page
+from autoresearch_ci.report.running import running_summary
+from autoresearch_ci.report.standing import status_line
 from autoresearch_ci.report.summary import summary
 from autoresearch_ci.report.trust import trust
 from autoresearch_ci.runs import Runs
@@ -29,17 +32,15 @@ from autoresearch_ci.workspace import merged_script
 LAST_PUSH_TRIES: Final = 3
 
 
-def check(runs: Runs, settings: Settings, history: History, began: dt.datetime) -> History:
+def check(runs: Runs, settings: Settings, history: History, began: dt.datetime, limit: float | None = None) -> History:
     """The history with the fresh measurements that the settings ask for before the pull request: verification, holdout, ablation.
 
-    What fits the remaining hours is made, and says so where it is less. Safe to repeat: what was measured is not measured again.
-    After an interrupt nothing more is begun.
+    What fits the `limit` in hours since `began` is made, and says so where it is less. Safe to repeat: what was measured is not
+    measured again. After an interrupt nothing more is begun.
     """
 
     def left() -> float | None:
-        if settings.max_hours is None:
-            return None
-        return settings.max_hours * 3600 - (runs.now() - began).total_seconds()
+        return None if limit is None else limit * 3600 - (runs.now() - began).total_seconds()
 
     table = results.write(history)
     history = verify(runs, history, wanted=settings.verify_runs, seconds=left(), table=table)
@@ -54,6 +55,17 @@ def check(runs: Runs, settings: Settings, history: History, began: dt.datetime) 
     return history
 
 
+def verify_again(runs: Runs, history: History, wanted: int, limit: float | None) -> History:
+    """The history with `wanted` fresh runs of base and best each, whatever was measured before; SettingsError without a keep."""
+    if not history.kept:
+        raise SettingsError(
+            f"the session `{history.session.tag}` has kept nothing that could be verified",
+            hint="`autoresearch-ci status` shows what was tried",
+        )
+    seconds = None if limit is None else limit * 3600
+    return verify(runs, history, wanted=wanted, seconds=seconds, table=results.write(history), again=True)
+
+
 def conclude(console: Console, opened: Opened, history: History) -> int:
     """Report files on the branch, push, pull request, outputs. Safe to repeat; 0, or raises GitError or ForgeError."""
     workspace, settings = opened.workspace, opened.settings
@@ -63,28 +75,87 @@ def conclude(console: Console, opened: Opened, history: History) -> int:
         in_repository(opened, settings.summary_file): text.encode(),
         in_repository(opened, settings.results_file): results.write(history).encode(),
         in_repository(opened, CHART_FILE): picture.encode(),
+        in_repository(opened, BADGE_FILE): badge(history).encode(),
     }
     opened.workspace.record(history, opened.journal.files())
     workspace.adopt_report(report, f"docs: report of {history.session.branch}")
     _check_branch(opened, history, report)
-    for attempt in range(LAST_PUSH_TRIES):
-        if workspace.push(now=True):
-            break
-        time.sleep(2**attempt)
-    else:
-        raise GitError(
-            "the remote cannot be reached, so the last experiments are not pushed",
-            hint="later: `autoresearch-ci finalize`",
-        )
+    _push(opened)
     pull = _publish(console, opened, history, text, picture, tripwires)
     for warning in pull.warnings:
         console.warning(warning)
     set_outputs(console, opened, history, pull, "improved" if history.kept else "unchanged")
-    console.step_summary(text)
+    _show(console, opened, history, pull, text)
+    return _attached(opened, history)
+
+
+def save(opened: Opened, history: History) -> int:
+    """Everything on the remote, without a report; 0, or raises GitError."""
+    opened.workspace.record(history, opened.journal.files())
+    _push(opened)
+    return _attached(opened, history)
+
+
+def _attached(opened: Opened, history: History) -> int:
+    if opened.workspace.detached:
+        raise GitError(
+            f"everything is on the remote, but not on `{history.session.branch}`: {opened.workspace.detached}",
+            hint="decide what belongs on the branch, then go on with another tag",
+        )
+    return 0
+
+
+def _push(opened: Opened) -> None:
+    for attempt in range(LAST_PUSH_TRIES):
+        if opened.workspace.push(now=True):
+            return
+        time.sleep(2**attempt)
+    why = f": {opened.workspace.trouble}" if opened.workspace.trouble else ""
+    raise GitError(
+        f"the remote cannot be reached, so the last experiments are not pushed{why}",
+        hint="later: `autoresearch-ci finalize`",
+    )
+
+
+def _show(console: Console, opened: Opened, history: History, pull: PullRequest, text: str) -> None:
+    """The end as people see it: the status of the branch, the step's summary with the session's own (`text`) below, the log."""
+    forge = opened.forge
+    if forge.repository_url and history.kept and opened.workspace.on_remote:
+        try:
+            forge.set_status(
+                opened.workspace.on_remote, state="success", description=status_line(history), url=pull.url
+            )
+        except ForgeError as error:  # a decoration: the job may lack `statuses: write`
+            console.warning(f"the commit status could not be written: {error.message}")
+    show(console, opened, history, text)
+    requests = _requests(opened)
     console.info(headline(history))
+    if requests:
+        console.info(requests)
     if pull.url:
         console.notice(f"Pull request {pull.operation.value}", pull.url)
-    return 0
+
+
+def show(console: Console, opened: Opened, history: History, text: str = "") -> None:
+    """The step's summary: how the session stands, and its own summary (`text`) below."""
+    now, rows = dt.datetime.now(dt.UTC), opened.loaded.rows()
+    shown = running_summary(history, config=rows, now=now, requests=_requests(opened))
+    console.step_summary(f"{shown}\n{text or summary(history)}")
+
+
+def _requests(opened: Opened) -> str:
+    """How often GitHub was asked, in one line; empty without it."""
+    asked = opened.forge.requests
+    return f"{asked.total} requests to GitHub, {asked.writes} of them writes" if opened.forge.repository_url else ""
+
+
+def report_files(opened: Opened) -> pull_request.Files:
+    """Where the report lies in the branch."""
+    return pull_request.Files(
+        summary=in_repository(opened, opened.settings.summary_file),
+        results=in_repository(opened, opened.settings.results_file),
+        chart=in_repository(opened, CHART_FILE),
+    )
 
 
 def _check_branch(opened: Opened, history: History, report: Mapping[str, bytes]) -> None:
@@ -123,16 +194,12 @@ def _publish(
             else "no pull request: `open-pr` is `never`"
         )
         return PullRequest(number=None, url="", operation=Operation.NONE)
-    base = settings.base or forge.default_branch()
+    base = opened.target()
     diffs = {e.commit: opened.workspace.diff(e.parent, e.commit) for e in history.kept}
-    files = pull_request.Files(
-        summary=in_repository(opened, settings.summary_file),
-        results=in_repository(opened, settings.results_file),
-        chart=in_repository(opened, CHART_FILE),
-    )
     scrub = opened.scrubber.scrub
     title = scrub(pull_request.title(history))
-    body = scrub(pull_request.body(history, files=files, base=base, diffs=diffs, tripwires=tripwires))
+    note, files = opened.workspace.detached, report_files(opened)
+    body = scrub(pull_request.body(history, files=files, base=base, diffs=diffs, tripwires=tripwires, note=note))
     return forge.publish(
         branch=history.session.branch,
         base=base,
@@ -140,6 +207,8 @@ def _publish(
         body=body,
         draft=settings.draft or pull_request.unconfirmed(history),
         labels=settings.labels,
+        reviewers=settings.reviewers,
+        assignees=settings.assignees,
         attachments={
             "pull-request.html": scrub(page(history, title=title, base=base, diffs=diffs, tripwires=tripwires)),
             CHART_FILE: scrub(picture),
@@ -169,7 +238,7 @@ def set_outputs(console: Console, opened: Opened, history: History, pull: PullRe
             "baseline-metric": "" if before is None else repr(before),
             "best-metric": "" if after is None else repr(after),
             "improvement": "" if gain is None else f"{gain:.6g}",
-            "iterations": str(max(0, len(history.experiments) - 1)),
+            "iterations": str(len(history.tried)),
             "kept": str(len(history.kept)),
             "status": status,
             "results-file": in_repository(opened, opened.settings.results_file),

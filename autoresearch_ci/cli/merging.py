@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from autoresearch_ci.cli import wiring
+from functools import partial
+
+from autoresearch_ci.cli import tags, wiring
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.errors import GitError, SettingsError
 from autoresearch_ci.experiment import History
@@ -19,7 +21,7 @@ def merge(call: Call, *, method: str) -> None:
     values = call.values()
     checkout = inspect_repository(call.directory, str(values.get("training-script") or "train.py"))
     state = wiring.state_folder(call.directory, checkout.git_dir, values.get("state-dir"))
-    tag = str(values.get("tag") or wiring.latest_tag(state))
+    tag = tags.recorded_tag(str(values.get("tag") or ""), partial(tags.latest_tag, state, None))
     found = wiring.recorded(call.environ, call.directory, {**values, "tag": tag})
     into = str(values.get("base") or (found[0].session.base_branch if found else "") or checkout.base_branch)
     if not into:

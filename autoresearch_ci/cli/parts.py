@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from autoresearch_ci.cli.conclusion import in_repository
 from autoresearch_ci.cli.environment import Place
@@ -11,7 +11,7 @@ from autoresearch_ci.cli.proposing import Proposing
 from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.conditions import Cards, Conditions
 from autoresearch_ci.console import Console
-from autoresearch_ci.experiment import Scalar
+from autoresearch_ci.experiment import History, Scalar
 from autoresearch_ci.judge import Rule
 from autoresearch_ci.knobs import halve_batch
 from autoresearch_ci.platforms import Platform
@@ -66,7 +66,22 @@ def _conditions(place: Place) -> Conditions:
     return Conditions(fixed | ({"driver": cards.driver} if cards else {}), cards)
 
 
-def make_loop(opened: Opened, runs: Runs, proposing: Proposing, began: dt.datetime) -> Loop:
+def make_limits(opened: Opened) -> Limits:
+    """The session's reasons to stop."""
+    settings = opened.settings
+    return Limits(
+        max_iterations=settings.max_iterations,
+        max_hours=opened.hours.limit,
+        hours_because=opened.hours.because,
+        target=settings.target,
+        patience=settings.patience,
+        max_crashes=settings.max_crashes,
+    )
+
+
+def make_loop(
+    opened: Opened, runs: Runs, proposing: Proposing, began: dt.datetime, tell: Callable[[History], str]
+) -> Loop:
     settings = opened.settings
     return Loop(
         runs=runs,
@@ -75,13 +90,7 @@ def make_loop(opened: Opened, runs: Runs, proposing: Proposing, began: dt.dateti
         repair=proposing.repair,
         repair_attempts=settings.repair_attempts,
         rule=Rule(confidence=settings.confidence, max_runs=settings.max_runs, min_delta=settings.min_delta),
-        limits=Limits(
-            max_iterations=settings.max_iterations,
-            max_hours=settings.max_hours,
-            target=settings.target,
-            patience=settings.patience,
-            max_crashes=settings.max_crashes,
-        ),
+        limits=make_limits(opened),
         baseline_runs=settings.baseline_runs,
         reserved_runs=2 * (settings.verify_runs + (max(1, settings.verify_runs) if settings.holdout_command else 0)),
         hidden=settings.holdout_metric,
@@ -89,4 +98,5 @@ def make_loop(opened: Opened, runs: Runs, proposing: Proposing, began: dt.dateti
         report_every=settings.report_every,
         relieve=halve_batch,
         began=began,
+        tell=tell,
     )

@@ -53,8 +53,7 @@ class Preparation:
         self._environ = environ
         self._interrupt = interrupt
         self._opened = opened
-        commit = opened.history.session.base_commit if opened.history else opened.checkout.base_commit
-        self._script = opened.workspace.script(commit)
+        self._script = opened.workspace.script(opened.workspace.base_commit)
         self._plan = self._read_plan()
         self._gate = Gate(
             scope=settings.scope, classify=settings.classify, hold=self._plan.hold, vary=dict(self._plan.vary)

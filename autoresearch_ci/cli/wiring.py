@@ -13,28 +13,40 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, assert_never
 
 import platformdirs
 from filelock import FileLock, Timeout
 
 from autoresearch_ci import journal
+from autoresearch_ci.cli import tags
+from autoresearch_ci.cli.hours import Hours, hours
 from autoresearch_ci.errors import ForgeError, GitError, MachineError, SettingsError
 from autoresearch_ci.experiment import History
+from autoresearch_ci.forges.counting import Requests
 from autoresearch_ci.forges.local import LocalForge
-from autoresearch_ci.forges.pull_request import PullRequest
+from autoresearch_ci.forges.pull_request import PullRequest, PullStanding, PullState
 from autoresearch_ci.journal import Journal
 from autoresearch_ci.scrubber import Scrubber, in_git_config
-from autoresearch_ci.settings import Loaded, Settings, default_tag
-from autoresearch_ci.workspace import Checkout, Remote, Standing, Workspace, find_author, inspect_repository
+from autoresearch_ci.settings import Loaded, Settings
+from autoresearch_ci.workspace import (
+    Checkout,
+    Remote,
+    Standing,
+    Workspace,
+    find_author,
+    inspect_repository,
+    read_session,
+)
 
 if TYPE_CHECKING:
     pass
 
 
 class Forge(Protocol):
-    """Where the branch is pushed to, and the pull request made."""
+    """Where the branch is pushed to, and the pull request made. Every method raises ForgeError and is safe to repeat."""
 
     @property
     def remote_url(self) -> str: ...
@@ -45,6 +57,16 @@ class Forge(Protocol):
     @property
     def token(self) -> str: ...
 
+    @property
+    def token_hours(self) -> float | None: ...
+
+    @property
+    def requests(self) -> Requests: ...
+
+    def secrets(self) -> tuple[str, ...]: ...
+
+    def within(self, patience_s: float) -> Forge: ...
+
     def default_branch(self) -> str: ...
 
     def permission(self, user: str) -> str: ...
@@ -52,6 +74,10 @@ class Forge(Protocol):
     def is_public(self) -> bool: ...
 
     def is_from_fork(self, number: int) -> bool: ...
+
+    def pull_head(self, number: int) -> tuple[str, str]: ...
+
+    def standing(self, branch: str, base: str = "") -> PullStanding: ...
 
     def publish(
         self,
@@ -63,23 +89,64 @@ class Forge(Protocol):
         draft: bool,
         labels: tuple[str, ...],
         attachments: Mapping[str, bytes | str],
+        reviewers: tuple[str, ...] = (),
+        assignees: tuple[str, ...] = (),
+        note: str = "",
     ) -> PullRequest: ...
+
+    def merge_pull(self, number: int, *, method: Literal["squash", "rebase", "merge"], head_sha: str = "") -> str: ...
+
+    def set_status(
+        self, commit: str, *, state: Literal["pending", "success", "failure", "error"], description: str, url: str = ""
+    ) -> None: ...
+
+    def comment(self, number: int, text: str) -> None: ...
+
+    def react(self, comment_id: int, content: Literal["eyes", "+1", "confused", "rocket"]) -> None: ...
+
+    def dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str]) -> None: ...
+
+    def run_status(self, run_id: int) -> str: ...
+
+    def cancel_run(self, run_id: int) -> None: ...
 
 
 @dataclass(slots=True)
 class Opened:
-    """A session that this process holds: its repository, its record and where it is pushed to."""
+    """A session that this process holds: its repository, its record and where it is pushed to.
 
-    settings: Settings
+    `standing`: how its pull request stands at the start, where that matters: when a session is to begin or to go on. `hours`: how
+    long this process may go on. `run_url`: the page of the job it runs in, empty outside one.
+    """
+
+    loaded: Loaded
     checkout: Checkout
     tag: str
     folder: Path
     directory: str
     scrubber: Scrubber
     forge: Forge
+    remote: Remote
     workspace: Workspace
     journal: Journal
     history: History | None
+    standing: PullStanding
+    hours: Hours
+    run_url: str
+    running_in: str = ""
+    warning: str = ""
+    _target: str = ""
+
+    @property
+    def settings(self) -> Settings:
+        return self.loaded.settings
+
+    def target(self, patience_s: float | None = None) -> str:
+        """The branch that the pull request goes to; the forge is asked once. Raises ForgeError."""
+        if not self._target:
+            forge = self.forge if patience_s is None else self.forge.within(patience_s)
+            self._target = self.settings.base or forge.default_branch()
+        return self._target
 
 
 def state_folder(directory: Path, git_dir: Path, state_dir: str | None) -> Path:
@@ -113,22 +180,29 @@ def open_session(
 ) -> Iterator[Opened]:
     """The session of the settings' tag, held by this process alone, with what is recorded of it here and on the remote.
 
-    `starting`: a tag that is not set is the date's, and `resume` is obeyed; else it is the repository's latest session.
+    `starting`: a tag that is not set is the date's, and `resume` is obeyed; else it is the repository's latest session. Once a
+    session's pull request was merged, its next generation begins.
     """
     settings = loaded.settings
     checkout = inspect_repository(directory, settings.training_script)
     state = state_folder(directory, checkout.git_dir, settings.state_dir)
-    tag = settings.tag or (default_tag(today) if starting else latest_tag(state))
+    forge = choose_forge(environ, settings, checkout, state)
+    keys = (environ.get(name, "") for name in (settings.key_variable, *settings.agent_env))
+    scrubber = Scrubber.of(environ, *forge.secrets(), *keys, *in_git_config(_git_config(checkout)))
+
+    def token() -> str:
+        scrubber.learn(current := forge.token)  # an App's changes every hour
+        return current
+
+    remote = Remote(url=forge.remote_url, token=token)
+    tag, standing, warning = _tag(settings, today, starting, state, forge, remote)
     folder = state / tag
     with _lock(folder, tag):
-        forge = choose_forge(environ, settings, checkout, state)
-        keys = (environ.get(name, "") for name in (settings.key_variable, *settings.agent_env))
-        scrubber = Scrubber.of(environ, forge.token, *keys, *in_git_config(_git_config(checkout)))
         workspace = Workspace.open(
             folder,
             checkout,
             tag=tag,
-            remote=Remote(url=forge.remote_url, token=forge.token),
+            remote=remote,
             author=find_author(checkout, environ),
             scrubber=scrubber,
         )
@@ -136,14 +210,84 @@ def open_session(
         history = _recorded(workspace, record)
         if history is not None and not history.experiments:
             history = None  # not even a baseline: nothing that a new try would have to agree with
+        running_in = _running_in(environ, forge, history)
         if starting:
+            refuse_two(tag, running_in)
             _obey_resume(settings, tag, history)
-            (state / "latest").write_text(tag, encoding="utf-8")
+            (state / tags.LATEST).write_text(tag, encoding="utf-8")
         if history is not None:
             _check_same(settings, checkout, history)
             workspace.use_base(history.session.base_commit)
         where = Path(os.path.relpath(os.path.realpath(directory), checkout.root)).as_posix()
-        yield Opened(settings, checkout, tag, folder, where, scrubber, forge, workspace, record, history)
+        try:
+            yield Opened(
+                loaded=loaded,
+                checkout=checkout,
+                tag=tag,
+                folder=folder,
+                directory=where,
+                scrubber=scrubber,
+                forge=forge,
+                remote=remote,
+                workspace=workspace,
+                journal=record,
+                history=history,
+                standing=standing,
+                hours=hours(settings, forge.token_hours),
+                run_url=_run_url(environ, forge),
+                running_in=running_in,
+                warning=warning,
+            )
+        finally:
+            workspace.close()
+
+
+def _tag(
+    settings: Settings, today: dt.date, starting: bool, state: Path, forge: Forge, remote: Remote
+) -> tuple[str, PullStanding, str]:
+    """The tag, how its pull request stands, and a warning where GitHub cannot say: no night is lost for that."""
+    latest, unknown = partial(tags.latest_tag, state, remote), PullStanding(state=PullState.NONE)
+    if not starting:
+        return tags.recorded_tag(settings.tag, latest), unknown, ""
+    tag = tags.starting_tag(settings, today, latest)
+    try:
+        match settings.resume:
+            case "never":  # the tag is new: there is nothing to ask about
+                return tag, unknown, ""
+            case "require":
+                return tag, forge.standing(f"autoresearch/{tag}"), ""
+            case "auto":
+                return *tags.generation(tag, forge.standing, remote), ""
+            case other:
+                assert_never(other)
+    except ForgeError as error:
+        return tag, unknown, f"it could not be seen how the pull request of `{tag}` stands: {error.message}"
+
+
+def refuse_two(tag: str, running_in: str) -> None:
+    """GitError when the session goes on in another job: what both decided could not be put together."""
+    if running_in:
+        raise GitError(
+            f"the session `{tag}` is running already, in {running_in}",
+            hint="wait for its end, or stop it there; another `tag` can run beside it",
+        )
+
+
+def _running_in(environ: Mapping[str, str], forge: Forge, history: History | None) -> str:
+    """The page of the job, other than this one, that is at work on the session; empty when there is none, or GitHub cannot say."""
+    url = history.session.run_url if history is not None and not history.ended else ""
+    number = url.removeprefix(f"{forge.repository_url}/actions/runs/")
+    if not number.isdecimal() or number == environ.get("GITHUB_RUN_ID"):
+        return ""
+    try:
+        return "" if forge.run_status(int(number)) == "completed" else url
+    except ForgeError:  # the job may lack `actions: read`; the remote refuses what would be lost
+        return ""
+
+
+def _run_url(environ: Mapping[str, str], forge: Forge) -> str:
+    number = environ.get("GITHUB_RUN_ID", "")
+    return f"{forge.repository_url}/actions/runs/{number}" if number.isdecimal() and forge.repository_url else ""
 
 
 def _git_config(checkout: Checkout) -> str:
@@ -218,34 +362,26 @@ def _check_same(settings: Settings, checkout: Checkout, history: History) -> Non
             )
 
 
-def latest_tag(state: Path) -> str:
-    """The tag of the session that was started last in this repository."""
-    try:
-        return (state / "latest").read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(
-            "no session was started from this repository here",
-            hint="`autoresearch-ci run` starts one; `--tag` names another",
-        ) from error
-
-
 def recorded(environ: Mapping[str, str], directory: Path, values: Mapping[str, Any]) -> tuple[History, Journal] | None:
-    """The session that is recorded on this machine for looking at it, without holding it; None when there is none.
+    """The session that is recorded for looking at it, without holding it; None when there is none.
 
-    A session known only to the remote is read from its refs.
+    One known only to the remote is read from its refs; without a tag it is the latest, of this machine or else of the remote.
     """
     try:
         checkout = inspect_repository(directory, str(values.get("training-script") or "train.py"))
     except (GitError, SettingsError):
         return None  # a folder with nothing but a results.tsv can be reported on, too
     state = state_folder(directory, checkout.git_dir, values.get("state-dir"))
-    tag = str(values.get("tag") or "")
-    if not tag:
-        if not (state / "latest").is_file():
-            return None
-        tag = latest_tag(state)
+    remote = _remote_of(environ, checkout, values)
+    try:
+        tag = tags.recorded_tag(str(values.get("tag") or ""), partial(tags.latest_tag, state, remote))
+    except SettingsError:
+        return None
     record = Journal(state / tag)
-    data = record.load() or _remote_record(environ, checkout, tag, values)
+    data = record.load()
+    if not data and remote is not None:
+        with tempfile.TemporaryDirectory(prefix="autoresearch-status-") as folder:
+            data = journal.join_segments(read_session(remote, tag, Path(folder)))
     if not data:
         return None
     try:
@@ -254,23 +390,12 @@ def recorded(environ: Mapping[str, str], directory: Path, values: Mapping[str, A
         raise GitError(f"the session's journal cannot be read: {error}", hint="was it edited?") from error
 
 
-def _remote_record(environ: Mapping[str, str], checkout: Checkout, tag: str, values: Mapping[str, Any]) -> bytes:
-    """The record of a session that another machine ran, read from the remote through a clone that is thrown away."""
+def _remote_of(environ: Mapping[str, str], checkout: Checkout, values: Mapping[str, Any]) -> Remote | None:
+    """Where sessions of other machines are seen; None without a token: only what is here can be looked at then."""
     forge: Forge = LocalForge(checkout.root, checkout.root)
     if values.get("forge") != "local" and checkout.origin:
         try:
             forge = _github(environ, checkout)
         except (ForgeError, SettingsError):
-            return b""  # without a token only what is here can be looked at
-    with tempfile.TemporaryDirectory(prefix="autoresearch-status-") as folder:
-        workspace = Workspace.open(
-            Path(folder),
-            checkout,
-            tag=tag,
-            remote=Remote(url=forge.remote_url, token=forge.token),
-            author=find_author(checkout, environ),
-        )
-        if workspace.compare() is not Standing.BEHIND:
-            return b""
-        workspace.adopt_remote()
-        return journal.join_segments(workspace.journal_files("journal"))
+            return None
+    return Remote(url=forge.remote_url, token=lambda: forge.token)

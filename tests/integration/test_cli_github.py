@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,49 @@ def test_a_cancelled_night_is_reported(runner: ActionRunner, forge: Forge, tmp_p
     assert result.outputs["pull-request-operation"] == "created"
     assert int(result.outputs["iterations"]) >= 2
     assert_no_secret(result, tmp_path / "state")
+
+
+WORKFLOW = """\
+on:
+  workflow_dispatch:
+    inputs:
+      tag: {type: string}
+      resume: {type: string}
+      max-iterations: {type: number}
+"""
+
+
+def test_a_night_without_hours_goes_on_in_another(
+    runner: ActionRunner, forge: Forge, checkout: Checkout, tmp_path: Path
+) -> None:
+    """Out of hours it reports and starts its own workflow again with what it was given, for the same tag; the page of the job is in
+    the pull request."""
+    checkout.commit(".github/workflows/night.yml", WORKFLOW, "workflow")
+    checkout.git("push", "--quiet", "origin", "main")
+    event = tmp_path / "event.json"
+    event.write_text('{"inputs": {"max-iterations": 400, "tag": ""}}', encoding="utf-8")
+    job = {
+        "run_id": "41",
+        "workflow_ref": f"{forge.full_name}/.github/workflows/night.yml@refs/heads/main",
+        "event_path": str(event),
+        "event_name": "workflow_dispatch",
+        "actor": "octo",
+    }
+    forge.api.permissions["octo"] = "write"
+    hours = {"max-hours": "0.004", "verify-runs": "0", "baseline-runs": "1", "continue": "true", "tag": "long-{date}"}
+    result = replace(runner, github={**runner.github, **job}).run({**INPUTS, **hours})
+    assert result.conclusion == "success", result.log
+    assert int(result.outputs["iterations"]) >= 1
+    (dispatch,) = forge.api.actions.dispatches
+    assert (dispatch.workflow, dispatch.ref) == ("night.yml", "main")
+    tag = result.outputs["branch"].removeprefix("autoresearch/")
+    assert tag.startswith("long-2")
+    assert dict(dispatch.inputs) == {"tag": tag, "resume": "require", "max-iterations": "400"}
+    (pull,) = forge.api.pulls.values()
+    assert f"{forge.server_url}/{forge.full_name}/actions/runs/41" in pull["body"]
+    assert "AutoResearch" in result.steps["run"].summary
+    assert "time-budget" in result.steps["run"].summary
+    assert "requests to GitHub" in result.steps["run"].summary
 
 
 def test_pull_requests_not_permitted(runner: ActionRunner, forge: Forge, checkout: Checkout) -> None:

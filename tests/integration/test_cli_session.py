@@ -36,7 +36,13 @@ def test_from_a_script_to_a_pull_request(project: Project) -> None:
     assert len(others) == 8 - len(kept)
     assert "# AutoResearch Summary" in project.git("show", "autoresearch/night:autoresearch-summary.md")
     changed = project.git("diff", "--name-only", "main", "autoresearch/night").splitlines()
-    assert sorted(changed) == ["autoresearch-chart.svg", "autoresearch-summary.md", "results.tsv", "train.py"]
+    assert sorted(changed) == [
+        "autoresearch-badge.svg",
+        "autoresearch-chart.svg",
+        "autoresearch-summary.md",
+        "results.tsv",
+        "train.py",
+    ]
 
     page = next((project.home / "state").rglob("pull-request.html"))
     assert str(page) in done.stderr
@@ -99,7 +105,16 @@ def test_a_script_in_a_subfolder(project: Project) -> None:
     done = inner.run("run", "--tag", "sub", "--max-iterations", "2")
     assert done.returncode == 0, done.stderr
     changed = project.git("diff", "--name-only", "main", "autoresearch/sub").splitlines()
-    assert set(changed) <= {"ml/autoresearch-chart.svg", "ml/autoresearch-summary.md", "ml/results.tsv", "ml/train.py"}
+    assert set(changed) <= {
+        f"ml/{name}"
+        for name in (
+            "autoresearch-badge.svg",
+            "autoresearch-chart.svg",
+            "autoresearch-summary.md",
+            "results.tsv",
+            "train.py",
+        )
+    }
 
 
 def test_a_hypothesis_and_a_plan_come_first(project: Project) -> None:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from autoresearch_ci.scrubber import Scrubber
+from autoresearch_ci.workspace.commands import Git
 from tests.forge.fixtures import TOKEN, Checkout
 from tests.forge.server import Forge
 
@@ -139,3 +140,12 @@ def test_a_token_that_everything_gives_away_stays_where_it_is(
     assert leaks == []
     assert "set by ***" in texts["remote"]
     assert "found: ***" in next(text for name, text in texts.items() if name.endswith("0000-1.log"))
+
+
+def test_git_sees_no_secret_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without a wall can read the environment of our children: there is none of our tokens and keys in it."""
+    for name in ("AUTORESEARCH_TOKEN", "AUTORESEARCH_APP_PRIVATE_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, f"value-of-{name}")
+    seen = Git(tmp_path, {}).run("-c", "alias.ours=!env", "ours").text
+    assert "PATH=" in seen
+    assert "value-of-" not in seen
