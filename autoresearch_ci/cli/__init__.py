@@ -15,8 +15,9 @@ import typer
 
 from autoresearch_ci import __version__
 from autoresearch_ci.cli.options import Call, Config, Json, with_settings
+from autoresearch_ci.cli.signals import SignalledError, awake
 from autoresearch_ci.console import Console
-from autoresearch_ci.errors import AutoresearchError
+from autoresearch_ci.errors import AutoresearchError, SettingsError
 
 app = typer.Typer(
     name="autoresearch-ci",
@@ -33,6 +34,7 @@ def _console() -> Console:
 
 
 def _call(config: Path | None, flags: dict[str, Any]) -> Call:
+    awake()  # the command's modules are imported
     return Call(_console(), os.environ, Path.cwd(), config, flags)
 
 
@@ -47,9 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.TyperException as error:
         console.error(error.format_message(), "see `autoresearch-ci --help`")
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
+    except (SignalledError, KeyboardInterrupt, typer.Abort) as error:
         console.error("interrupted", "everything decided so far is saved; the same command goes on from there")
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(error.exit_code if isinstance(error, SignalledError) else 128 + signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more to say to it
         sys.exit(0)
@@ -96,16 +98,41 @@ def finalize(
             help="Instead: push a new branch without this kept commit (7 characters or more of its hash); repeatable",
         ),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(help="Verify first what was not verified yet; without, nothing is run and no environment built"),
+    ] = True,
     **flags: Any,
 ) -> int:
     """Only the end: verify, report, push, pull request. Safe to repeat."""
+    from autoresearch_ci.cli.tasks import as_recorded
+
     if drop:
         from autoresearch_ci.cli.dropping import drop_commits
 
-        return drop_commits(_call(config, flags), drop)
+        return drop_commits(as_recorded(_call(config, flags)), drop, measure=measure).exit_code
     from autoresearch_ci.cli.research import finalize_session
 
-    return finalize_session(_call(config, flags))
+    return finalize_session(as_recorded(_call(config, flags)), measure=measure)
+
+
+@app.command()
+@with_settings()
+def task(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TASK",
+            help="`continue 20`, `verify 5`, `drop COMMIT`, `report`, `config`, `stop` or `merge squash`; default: AUTORESEARCH_TASK",
+        ),
+    ] = None,
+    config: Config = None,
+    **flags: Any,
+) -> int:
+    """Do one thing with a session that is there: what a comment `/autoresearch ...` on its pull request asks for."""
+    from autoresearch_ci.cli.tasks import run_task
+
+    return run_task(_call(config, flags), words or [])
 
 
 @app.command()
@@ -115,12 +142,50 @@ def init(
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; what must be set comes from flags")] = False,
     starter: Annotated[bool, typer.Option("--starter", help="Add a tiny training project")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already")] = False,
+    cron: Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When nightly sessions start")] = None,
+    no_nightly: Annotated[bool, typer.Option("--no-nightly", help="Without nightly sessions")] = False,
+    timezone: Annotated[
+        str | None, typer.Option("--timezone", metavar="NAME", help="Of `--cron`, as `Europe/Berlin`")
+    ] = None,
+    nights: Annotated[
+        str | None,
+        typer.Option("--nights", help="`new`: each night a branch of its own; `one`: a branch that goes on"),
+    ] = None,
+    runs_on: Annotated[
+        str | None, typer.Option("--runs-on", metavar="LABELS", help="The runner that trains, as `self-hosted,gpu`")
+    ] = None,
+    small_runs_on: Annotated[
+        str | None, typer.Option("--small-runs-on", metavar="LABELS", help="The runner that answers comments")
+    ] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option("--environment", metavar="NAME", help="Whose reviewers confirm a session's Research Config"),
+    ] = None,
+    confirm_nights: Annotated[
+        bool | None, typer.Option("--confirm-nights", help="Nightly sessions wait for those reviewers, too")
+    ] = None,
+    comments: Annotated[
+        bool | None, typer.Option("--comments/--no-comments", help="Answer `/autoresearch …` on pull requests")
+    ] = None,
     **flags: Any,
 ) -> None:
     """Ask for the parameters, show the Research Config, write autoresearch.toml and the workflow."""
     from autoresearch_ci.cli.setup import initialize
 
-    initialize(_call(config, flags), yes=yes, starter=starter, force=force)
+    if no_nightly and cron is not None:
+        raise SettingsError("`--cron` and `--no-nightly` contradict each other", hint="give one of them")
+    workflow = {
+        "cron": "none" if no_nightly else cron,
+        "timezone": timezone,
+        "nights": nights,
+        "runs-on": runs_on,
+        "small-runs-on": small_runs_on,
+        "environment": environment,
+        "confirm-nights": confirm_nights,
+        "comments": comments,
+    }
+    given = {name: value for name, value in workflow.items() if value is not None}
+    initialize(_call(config, flags), given, yes=yes, starter=starter, force=force)
 
 
 @app.command()
@@ -142,11 +207,23 @@ def report(
 
 @app.command()
 @with_settings("tag", "state-dir", "forge", "training-script", "report-every")
-def status(config: Config = None, json: Json = False, **flags: Any) -> None:
+def status(
+    config: Config = None,
+    json: Json = False,
+    repo: Annotated[
+        str | None,
+        typer.Option(
+            "--repo",
+            metavar="OWNER/NAME",
+            help="Of this repository on the server, from any folder; default: the one here",
+        ),
+    ] = None,
+    **flags: Any,
+) -> None:
     """Show the progress report, now, from another terminal or machine."""
     from autoresearch_ci.cli.reading import show_status
 
-    show_status(_call(config, flags), as_json=json)
+    show_status(_call(config, flags), as_json=json, repository=repo)
 
 
 @app.command()
@@ -180,7 +257,9 @@ def merge(
 
 
 @app.command()
-@with_settings("platform", "executor", "training-script", "base-image", "requirements", "build-args", "state-dir")
+@with_settings(
+    "platform", "executor", "training-script", "base-image", "registry", "requirements", "build-args", "state-dir"
+)
 def detect(config: Config = None, json: Json = False, **flags: Any) -> None:
     """Show the platform, device, versions and adjustments."""
     from autoresearch_ci.cli.setup import show_detection
@@ -216,4 +295,5 @@ def demo(
     """Run a short real session on the starter: real commits, a real branch, the pull request as a local page."""
     from autoresearch_ci.cli.demo import run_demo
 
+    awake()
     return run_demo(_console(), os.environ, experiments=experiments, budget=budget, folder=folder)

@@ -5,20 +5,27 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import json
+import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from autoresearch_ci import journal, results
 from autoresearch_ci.cli.options import Call
-from autoresearch_ci.errors import SettingsError
+from autoresearch_ci.errors import GitError, SettingsError
 from autoresearch_ci.experiment import Direction, History, Usage
 from autoresearch_ci.report.chart import CHART_FILE, chart
 from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.report.proposers import by_category, by_proposer
 from autoresearch_ci.report.summary import summary
 from autoresearch_ci.report.table import FORMATS, table
+
+if TYPE_CHECKING:
+    from autoresearch_ci.workspace import Remote
+
+GITHUB: Final = "https://github.com"
 
 
 def read_history(path: Path, values: Mapping[str, Any]) -> History:
@@ -94,39 +101,26 @@ def export_table(call: Call, *, results: Path | None, table_format: str) -> None
     call.console.data(table(history, table_format))
 
 
-def show_status(call: Call, *, as_json: bool) -> None:
-    """The progress report of a session on stdout, and what is running now when it runs on this machine."""
-    values = call.values()
-    from autoresearch_ci.cli import wiring
+def show_status(call: Call, *, as_json: bool, repository: str | None = None) -> None:
+    """The progress report of a session on stdout, and what is running now when it runs on this machine.
 
-    found = wiring.recorded(call.environ, call.directory, values)
-    if found is None:
-        raise SettingsError("there is no session here", hint="`autoresearch-ci run` starts one; `--tag` names another")
-    history, record = found
-    running = record.now_running()
+    `repository`: `owner/name` on the server, whose session is read from its refs alone; nothing of this machine counts then.
+    """
+    running: Mapping[str, Any] | None = None
+    if repository is not None:
+        history = _history_on_the_server(call, repository)
+    else:
+        from autoresearch_ci.cli import wiring
+
+        found = wiring.recorded(call.environ, call.directory, call.values())
+        if found is None:
+            raise SettingsError(
+                "there is no session here", hint="`autoresearch-ci run` starts one; `--tag` names another"
+            )
+        history, running = found[0], found[1].now_running()
     now = dt.datetime.now(dt.UTC)
     if as_json:
-        best = history.best
-        used = sum((e.usage for e in history.experiments), Usage())
-        data = {
-            "tag": history.session.tag,
-            "branch": history.session.branch,
-            "metric": history.session.metric,
-            "experiments": max(0, len(history.experiments) - 1),
-            "kept": len(history.kept),
-            "baseline": history.baseline.metric if history.baseline else None,
-            "best": best.metric if best else None,
-            "usage": {"calls": used.calls, "tokens": used.tokens, "cost": used.cost},
-            "proposers": {
-                name: {"experiments": int(n), "kept": int(kept)} for name, n, kept, *_ in by_proposer(history)
-            },
-            "categories": {
-                name: {"experiments": int(n), "kept": int(kept)} for name, n, kept, *_ in by_category(history)
-            },
-            "ended": history.ended,
-            "running": running,
-        }
-        call.console.data(json.dumps(data, indent=2, ensure_ascii=False))
+        call.console.data(json.dumps(_facts(history, running), indent=2, ensure_ascii=False))
         return
     call.console.data(progress_report(history, now=now))
     if running:
@@ -134,3 +128,62 @@ def show_status(call: Call, *, as_json: bool) -> None:
         call.console.data(f"**Running:** experiment {running['number']} for {since:.0f} s: {running['description']}")
     elif history.ended:
         call.console.data(f"**Ended:** {history.ended}")
+    if repository is not None and history.session.run_url:
+        call.console.data(f"**Last run:** {history.session.run_url}")
+
+
+def _facts(history: History, running: Mapping[str, Any] | None) -> dict[str, Any]:
+    best = history.best
+    used = sum((e.usage for e in history.experiments), Usage())
+    return {
+        "tag": history.session.tag,
+        "branch": history.session.branch,
+        "metric": history.session.metric,
+        "experiments": len(history.tried),
+        "kept": len(history.kept),
+        "baseline": history.baseline.metric if history.baseline else None,
+        "best": best.metric if best else None,
+        "usage": {"calls": used.calls, "tokens": used.tokens, "cost": used.cost},
+        "proposers": {name: {"experiments": int(n), "kept": int(kept)} for name, n, kept, *_ in by_proposer(history)},
+        "categories": {name: {"experiments": int(n), "kept": int(kept)} for name, n, kept, *_ in by_category(history)},
+        "ended": history.ended,
+        "running": running,
+        "run_url": history.session.run_url,
+    }
+
+
+def _history_on_the_server(call: Call, repository: str) -> History:
+    """A session of any repository that can be read: without a checkout, and without a token when it is public."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}", repository):
+        raise SettingsError("`--repo` is not a repository", hint="write it as `owner/name`")
+    from autoresearch_ci.forges.tokens import TOKEN_VARIABLES
+    from autoresearch_ci.workspace import Remote, list_sessions
+
+    server = (call.environ.get("GITHUB_SERVER_URL") or GITHUB).rstrip("/")
+    token = next((call.environ[name].strip() for name in TOKEN_VARIABLES if call.environ.get(name)), "")
+    remote = Remote(url=f"{server}/{repository}.git", token=lambda: token)
+    tag = str(call.flags.get("tag") or "")
+    if not tag:
+        with tempfile.TemporaryDirectory(prefix="autoresearch-status-") as folder:
+            there = list_sessions(remote, Path(folder))
+        if not there:
+            raise SettingsError(f"{repository} has no session", hint="is it the right repository?")
+        tag = there[-1][0]
+    history = read_remote(remote, tag)
+    if history is None:
+        raise SettingsError(f"{repository} has no session `{tag}`", hint="without `--tag`, its latest session is shown")
+    return history
+
+
+def read_remote(remote: Remote, tag: str) -> History | None:
+    """The session of this tag as its refs on the remote tell it, without a checkout; None when there is none."""
+    from autoresearch_ci.workspace import read_session
+
+    with tempfile.TemporaryDirectory(prefix="autoresearch-session-") as folder:
+        data = journal.join_segments(read_session(remote, tag, Path(folder)))
+    if not data:
+        return None
+    try:
+        return journal.parse(data)
+    except ValueError as error:
+        raise GitError(f"the session's journal cannot be read: {error}", hint="was it edited?") from error

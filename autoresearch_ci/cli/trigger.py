@@ -20,6 +20,9 @@ TRUSTED: Final = frozenset({"workflow_dispatch", "schedule", "push", "repository
 COMMENTS: Final = frozenset({"issue_comment", "issues"})  # anybody can make one: only from people who may write
 MAY_WRITE: Final = frozenset({"admin", "maintain", "write"})
 NO_ONE: Final = frozenset({"schedule"})  # its actor is who last changed the cron line, at any time
+OURSELVES: Final = "github-actions[bot]"  # who a job's own token is
+# What such a token can only do where a workflow of this repository gave its job `actions: write`: no other event comes of it.
+DISPATCHED: Final = frozenset({"workflow_dispatch", "repository_dispatch"})
 BOT: Final = "[bot]"  # ends the name of an App, which GitHub has no permissions of
 # What actions/checkout leaves behind since v6: an include of the file that holds the header.
 INCLUDED: Final = re.compile(r"^\s*path\s*=.*git-credentials-", re.IGNORECASE | re.MULTILINE)
@@ -58,8 +61,9 @@ def check_trigger(console: Console, environ: Mapping[str, str], forge: Permissio
         console.warning(
             "the checkout holds a token that every process of this job can read: set `persist-credentials: false` for actions/checkout"
         )
-    if event and event not in NO_ONE:
-        _check_actor(console, forge, event, _actor(environ))
+    actor = _actor(environ)
+    if event and event not in NO_ONE and not (actor == OURSELVES and event in DISPATCHED):
+        _check_actor(console, forge, event, actor)
     if event in COMMENTS:
         _check_place(environ, forge, event)
     if environ.get("RUNNER_ENVIRONMENT") == "self-hosted":

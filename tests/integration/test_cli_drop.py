@@ -20,6 +20,8 @@ text = open("train.py").read()
 print("val_bpb:", 5 - 10 * float(re.search(r"LEARNING_RATE = (.+)", text)[1]))
 """
 
+NOWHERE = "unix:///nowhere.sock"
+
 
 def recorded(project: Project) -> History:
     return journal.parse(next((project.home / "state").rglob("journal.jsonl")).read_bytes())
@@ -65,9 +67,10 @@ def test_what_the_settings_ask_for_is_in_the_pull_request(night: tuple[Project, 
 
 
 def test_a_branch_without_a_kept_commit(night: tuple[Project, list[Experiment]]) -> None:
-    """A new branch and its pull request, a draft only where this script was never measured; what was there stays; safe to repeat."""
+    """A new branch, measured against the base, and its pull request with the interval; what was there stays; safe to repeat."""
     project, kept = night
     before, recorded_before = refs(project), recorded(project)
+    branches = project.git("for-each-ref", "refs/heads")
     done = project.run("finalize", "--drop", kept[2].commit[:7])
     assert done.returncode == 0, done.stderr
     branch = done.stdout.strip()
@@ -76,12 +79,26 @@ def test_a_branch_without_a_kept_commit(night: tuple[Project, list[Experiment]])
     assert project.git("show", f"{branch}:train.py") + "\n" == expected
     subjects = project.git("log", "--reverse", "--format=%s", f"main..{branch}").splitlines()
     assert subjects == [f"exp: {kept[n].description}" for n in (0, 1, 3)]
-    assert f"`{branch}`: 3 of 4 kept commits, measured in 1 run of the session" in done.stderr
+    assert f"`{branch}`: 3 of 4 kept commits, gain over the base 0.1" in done.stderr
     assert f"git log -p main..{branch}" in done.stderr
-    assert set(before.splitlines()) < set(refs(project).splitlines())
-    assert recorded(project) == recorded_before
+    assert set(branches.splitlines()) < set(project.git("for-each-ref", "refs/heads").splitlines())
+    history = recorded(project)
+    assert history.experiments == recorded_before.experiments
+    *others, made = history.rechecks
+    assert tuple(others) == recorded_before.rechecks
+    assert (made.purpose, made.reference, made.reverted) == (
+        Purpose.DROP,
+        history.session.base_commit,
+        kept[2].commit,
+    )
+    assert made.subject == project.git("rev-parse", branch)
+    (base,), (reduced,) = made.readings(made.reference), made.readings(made.subject)
+    assert base - reduced == pytest.approx(0.1, abs=0.1)
+    assert before != refs(project)  # the journal went on, and is where the branch is
     text = next(p for p in (project.home / "state").rglob(TEXT_NAME) if "without" in p.parent.name).read_text()
     assert "draft" not in text
+    assert text.startswith("# val_bpb gain 0.1")
+    assert "gain over the base 0.1" in text
     assert f"- {kept[2].commit[:7]} DROPOUT" in text.partition("## Dropped")[2]
 
     after = refs(project)
@@ -92,15 +109,17 @@ def test_a_branch_without_a_kept_commit(night: tuple[Project, list[Experiment]])
 
 
 def test_two_commits_at_once(night: tuple[Project, list[Experiment]]) -> None:
-    """`--drop` can be repeated, in any order; a script that was never run is a draft, and `open-pr = never` makes none."""
+    """In any order, by `--drop` or as a task; what was never run and cannot be here is a draft, and `open-pr = never` makes none."""
     project, kept = night
     first, second = kept[0].commit[:7], kept[2].commit[:7]
-    quiet = project.run("finalize", "--drop", second, "--drop", first, "--open-pr", "never")
+    quiet = project.run("finalize", "--no-measure", "--drop", second, "--drop", first, "--open-pr", "never")
     assert quiet.returncode == 0, quiet.stderr
     assert quiet.stdout.strip() == f"autoresearch/night-without-{first}-{second}"
     assert "Pull request" not in quiet.stderr
     assert "2 of 4 kept commits, not measured in the session" in quiet.stderr
-    loud = project.run("finalize", "--drop", first, "--drop", second)
+    loud = project.run("task", "drop", first, second, "--executor", "container", DOCKER_HOST=NOWHERE)
+    assert loud.returncode == 0, loud.stderr
+    assert "not measured, because nothing can be run here" in loud.stderr
     assert "Pull request created" in loud.stderr
     texts: list[Path] = [p for p in (project.home / "state").rglob(TEXT_NAME) if "without" in p.parent.name]
     assert len(texts) == 1

@@ -196,6 +196,30 @@ def test_a_token_that_the_checkout_left_is_warned_of(forge: Forge, tmp_path: Pat
     assert "`persist-credentials: false`" in started(forge, tmp_path, config, GITHUB_EVENT_NAME="schedule")
 
 
+@pytest.mark.parametrize("event", ["workflow_dispatch", "repository_dispatch"])
+def test_a_dispatch_of_our_own_is_no_surprise(forge: Forge, tmp_path: Path, event: str) -> None:
+    """A job's own token can dispatch only where a workflow of this repository lets it: nobody is asked, nothing is warned of."""
+    assert started(forge, tmp_path, GITHUB_EVENT_NAME=event, GITHUB_ACTOR="github-actions[bot]") == ""
+    assert forge.requests == []
+
+
+def test_another_apps_dispatch_is_warned_of(forge: Forge, tmp_path: Path) -> None:
+    """GitHub has no permissions of an App to look up."""
+    said = started(forge, tmp_path, GITHUB_EVENT_NAME="workflow_dispatch", GITHUB_ACTOR="some-app[bot]")
+    assert "could not be seen whether `some-app[bot]` may write" in said
+
+
+@pytest.mark.parametrize("event", ["push", "issue_comment"])
+def test_our_own_name_counts_for_a_dispatch_alone(forge: Forge, tmp_path: Path, event: str) -> None:
+    """A comment by a bot starts no session, and a push by one is warned of as before."""
+    variables = {"GITHUB_EVENT_NAME": event, "GITHUB_ACTOR": "github-actions[bot]"}
+    if event == "issue_comment":
+        with pytest.raises(SettingsError, match="starts nothing"):
+            started(forge, tmp_path, **variables)
+    else:
+        assert "could not be seen" in started(forge, tmp_path, **variables)
+
+
 def test_outside_actions_nobody_is_asked(forge: Forge, tmp_path: Path) -> None:
     """A person at a shell is who they are."""
     assert started(forge, tmp_path, GITHUB_ACTIONS="", GITHUB_EVENT_NAME="pull_request") == ""
