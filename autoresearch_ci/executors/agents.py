@@ -31,7 +31,7 @@ from autoresearch_ci.executors.process_tree import (
     KILL_TIMEOUT_S,
     MARKER,
     ProcessTree,
-    adopt_orphans,
+    adopting_orphans,
     kill_marked,
     unreadable,
 )
@@ -78,9 +78,13 @@ class NativeAgents:
             }  # fmt: skip
             stdin = home / "prompt"
             stdin.write_text(request.prompt, encoding="utf-8")
-            adopting = adopt_orphans(True)
-            tree = ProcessTree(variables[MARKER], adopting=adopting)
-            with CappedLog(log_path, OUTPUT_BYTES) as log, unreadable(), stdin.open("rb") as prompt:
+            with (
+                adopting_orphans() as adopting,
+                CappedLog(log_path, OUTPUT_BYTES) as log,
+                unreadable(),
+                stdin.open("rb") as prompt,
+            ):
+                tree = ProcessTree(variables[MARKER], adopting=adopting)
                 process = _start(request, variables, prompt)
                 tree.root = process.pid
                 assert process.stdout is not None

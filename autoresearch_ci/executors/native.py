@@ -33,7 +33,7 @@ from autoresearch_ci.executors.process_tree import (
     KILL_TIMEOUT_S,
     MARKER,
     ProcessTree,
-    adopt_orphans,
+    adopting_orphans,
     kill_marked,
     unreadable,
 )
@@ -75,7 +75,7 @@ class NativeExecutor:
         self._log_cap_bytes = log_cap_bytes
         self._walled = walled
         self._adopting = False
-        self._unreadable = ExitStack()
+        self._ours = ExitStack()  # what this process is while runs are made
         self.wall: NativeWall = NoWall("not asked for")
 
     def __enter__(self) -> Self:
@@ -93,15 +93,14 @@ class NativeExecutor:
             _remove(folder)
         if self._walled:
             self.wall = self._find_wall()
-        self._adopting = adopt_orphans(True)
-        self._unreadable.enter_context(unreadable())
+        self._adopting = self._ours.enter_context(adopting_orphans())
+        self._ours.enter_context(unreadable())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._unreadable.close()
-        adopt_orphans(False)
+        self._ours.close()
 
     def run(self, request: RunRequest, interrupt: Interrupt) -> Run:
         """Makes the run and waits for its end; a crash is a value. SettingsError when `command` is no program."""

@@ -2,7 +2,7 @@
 
 A training script may fork twice, start a session of its own and change its environment. So a process belongs to the
 run when one of these says so: its session, its parent, the run's own output folder in its environment, and on Linux
-that the kernel handed it to us when its parent died (see `adopt_orphans`).
+that the kernel handed it to us when its parent died (see `adopting_orphans`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,22 @@ _ROUND_S: Final = 0.2
 _PR_GET_DUMPABLE: Final = 3  # linux/prctl.h, as those below
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_GET_CHILD_SUBREAPER: Final = 37
 
 
-def adopt_orphans(wanted: bool) -> bool:
-    """Asks Linux to make this process the parent of orphaned descendants, however they hid; False where it cannot."""
+@contextmanager
+def adopting_orphans() -> Iterator[bool]:
+    """Makes Linux give this process its orphaned descendants as children, however they hid; False where it cannot."""
     if sys.platform != "linux":
-        return False
-    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(wanted), 0, 0, 0) == 0)
+        yield False
+        return
+    prctl = ctypes.CDLL(None).prctl
+    before = ctypes.c_int()
+    prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    try:
+        yield prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0) == 0
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(before.value), 0, 0, 0)
 
 
 @contextmanager
@@ -50,7 +59,7 @@ def unreadable() -> Iterator[None]:
 class ProcessTree:
     """The tree of one run. Make it before the run's first process, then set `root` to its pid.
 
-    `marker`: the AUTORESEARCH_OUTPUT_DIR that only this run has. `adopting`: whether `adopt_orphans` succeeded. `led`: whether the
+    `marker`: the AUTORESEARCH_OUTPUT_DIR that only this run has. `adopting`: what `adopting_orphans` gave. `led`: whether the
     first process is a wall's, which takes all others with it when it ends.
     """
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -45,7 +45,8 @@ _DISK_CODES = (
 _MAX_MESSAGE = 300
 _FULL = 64 * 1024  # bytes: less than git needs for anything
 _LOOK_S = 0.2  # how often a child that takes long is looked after
-_LAST_BREATH_S = 1.0  # for the pipes of a killed child to close
+_LAST_BREATH_S = 1.0  # for the pipes of a killed child to close, and for its helpers to be gone
+_BREATH_S = 0.01
 # For work in the user's own repository: a native training script could have planted a hook or a monitor there.
 NO_HOOKS = {
     "GIT_CONFIG_COUNT": "2",
@@ -79,7 +80,8 @@ class Output:
 class Git:
     """git in one folder with one environment; every call has a time limit.
 
-    Each child gets its own session, so that Ctrl-C in a terminal never stops git between two refs.
+    Each child gets its own process group, so that Ctrl-C in a terminal never stops git between two refs. It stays in our
+    session: that is how an executor tells it from what a run has left (see `ProcessTree`).
     """
 
     def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
@@ -109,7 +111,7 @@ class Git:
                     istream=source.fileno(),
                     as_process=True,
                     env={**_no_secrets(), **self._variables, **(variables or {})},
-                    start_new_session=True,
+                    process_group=0,
                 )
             except git.GitCommandNotFound as error:
                 raise GitError("git is not installed", hint="install git and make sure that it is on PATH") from error
@@ -177,6 +179,7 @@ def _wait(child: Any, timeout_s: float, give_up: Callable[[], str]) -> Output:
         out, err = child.communicate(timeout=_LAST_BREATH_S)
     except TimeoutExpired:  # something outside its group holds the pipes open
         return Output(124, b"", f"fatal: {why}")
+    _reap_helpers(child.pid)
     if child.returncode == 0:  # it ended by itself in this very moment
         return Output(0, out, err.decode("utf-8", "replace"))
     return Output(124, out, f"fatal: {why}")
@@ -190,3 +193,14 @@ def _kill(pid: int) -> None:
             os.killpg(pid, signal.SIGKILL)  # with its helpers, such as git-remote-https, which hold our pipes open
     except ProcessLookupError:
         pass  # it ended by itself in this very moment
+
+
+def _reap_helpers(group: int) -> None:
+    """Waits for the helpers of a killed git, which are ours to wait for where a native run made us adopt orphans."""
+    if sys.platform == "win32":
+        return
+    ends = time.monotonic() + _LAST_BREATH_S
+    with suppress(ChildProcessError):  # none, or none is left
+        while time.monotonic() < ends:
+            if os.waitpid(-group, os.WNOHANG) == (0, 0):  # killed, but not gone yet
+                time.sleep(_BREATH_S)

@@ -125,6 +125,7 @@ class Remote:
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_ASKPASS": "",
             "SSH_ASKPASS": "",
+            "SSH_ASKPASS_REQUIRE": "force",  # never the terminal, which is still there
             **numbered,
         }
 

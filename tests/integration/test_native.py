@@ -8,8 +8,10 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors.native import NativeExecutor
 from autoresearch_ci.experiment import Ending, Run
 from autoresearch_ci.runs import RunRequest
+from autoresearch_ci.workspace.commands import Git, Output
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the scripts use POSIX sessions and signals")
 
@@ -102,6 +105,29 @@ def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     yield bench
     for process in bench.survivors():
         process.kill()
+
+
+def test_a_git_beside_a_run_is_not_the_runs(bench: Bench) -> None:
+    """A push goes on while runs begin and end: it has a group of its own, but it is no orphan of theirs."""
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as pool:
+        try:
+            began = threading.Event()
+            push = pool.submit(_ask_in_vain, silent, bench.folder, began, stop)
+            bench.run("import time; time.sleep(0.5)", interrupt=After())
+            assert began.is_set()
+            time.sleep(0.5)
+            assert not push.done()
+        finally:
+            stop.set()
+        assert "stopped" in push.result().err
+
+
+def _ask_in_vain(silent: socket.socket, folder: Path, began: threading.Event, stop: threading.Event) -> Output:
+    url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.git"
+    time.sleep(0.2)  # so that the run is there first, and git is new to it
+    began.set()
+    return Git(folder, {}).run("ls-remote", url, give_up=lambda: "stopped" if stop.is_set() else "")
 
 
 # A daemon as daemons are made: two forks, a session of its own; `environ` is what it keeps of its variables.
@@ -388,6 +414,7 @@ def test_what_a_dead_session_left_is_killed_and_removed(bench: Bench) -> None:
 from pathlib import Path
 from autoresearch_ci.executors.native import NativeExecutor
 from autoresearch_ci.runs import RunRequest
+from autoresearch_ci.workspace.commands import Git, Output
 class Never:
     def requested(self): return False
 scratch, cache, tree, log, python = map(Path, {paths!r})

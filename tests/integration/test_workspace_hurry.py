@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from autoresearch_ci.errors import ForgeError
+from autoresearch_ci.executors.process_tree import adopting_orphans
 from autoresearch_ci.workspace import Workspace
 from tests.forge.fixtures import TOKEN, Checkout
 from tests.forge.server import Forge
@@ -33,14 +34,15 @@ def silent() -> Iterator[str]:
 
 
 @pytest.fixture
-def git_children() -> Callable[[], set[psutil.Process]]:
-    """The git processes that the test has started and that are still there."""
+def git_children() -> Iterator[Callable[[], set[psutil.Process]]]:
+    """The git processes that the test has started and that are still there, those included that lost their parent."""
 
     def all_of_them() -> set[psutil.Process]:
         return {child for child in psutil.Process().children(recursive=True) if child.name().startswith("git")}
 
     before = all_of_them()
-    return lambda: all_of_them() - before
+    with adopting_orphans():  # as beside a native run
+        yield lambda: all_of_them() - before
 
 
 def test_a_push_to_a_remote_that_hangs(
