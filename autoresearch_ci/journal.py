@@ -260,8 +260,8 @@ class Journal:
         except OSError as error:
             raise _disk_error(path, error) from error
 
-    def running(self, number: int, description: str, started_at: dt.datetime) -> None:
-        """Tells other terminals what is running now."""
+    def running(self, number: int, description: str, started_at: dt.datetime, *, slot: int = 1) -> None:
+        """Tells other terminals what is running in a slot now."""
         note = {"number": number, "description": description, "started_at": started_at.isoformat(), "pid": os.getpid()}
         fresh = self.folder / "running.json.new"
         try:
@@ -271,8 +271,8 @@ class Journal:
         except OSError as error:
             raise _disk_error(fresh, error) from error
 
-    def idle(self) -> None:
-        """Tells other terminals that nothing is running."""
+    def idle(self, *, slot: int | None = None) -> None:
+        """Tells other terminals that nothing is running, or nothing in one slot."""
         (self.folder / "running.json").unlink(missing_ok=True)
 
     def now_running(self) -> dict[str, Any] | None:

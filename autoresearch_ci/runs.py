@@ -23,6 +23,7 @@ from autoresearch_ci.errors import GitError
 from autoresearch_ci.experiment import Ending, Experiment, History, Measurement, Reading, Recheck, Run, Session
 from autoresearch_ci.journal import LOG_READ, Journal
 from autoresearch_ci.judge import crash_reason
+from autoresearch_ci.slots import ONLY, Slot
 
 SEED: Final = 42  # of every run, where nothing is run twice: candidate and incumbent then differ by the change alone
 SEEDS_PER_EXPERIMENT: Final = 1000
@@ -39,7 +40,7 @@ class RunRequest:
     AUTORESEARCH_CACHE). `timeout_s`: when the whole tree gets SIGTERM, and SIGKILL 10 s later. `log`: where stdout and stderr,
     merged, are streamed to. `name`: unique, `[a-z0-9-]`, for the container and the scratch. `outputs`: an empty folder of ours for
     the regular files that the run leaves in AUTORESEARCH_OUTPUT_DIR; None: nobody wants them. `given`: a folder of ours whose
-    files the run finds in its AUTORESEARCH_OUTPUT_DIR instead, and cannot change.
+    files the run finds in its AUTORESEARCH_OUTPUT_DIR instead, and cannot change. `slot`: what of the machine the run may use.
     """
 
     name: str
@@ -52,6 +53,7 @@ class RunRequest:
     directory: str = "."
     outputs: Path | None = None
     given: Path | None = None
+    slot: Slot = ONLY
 
 
 class Interrupt(Protocol):

@@ -28,7 +28,7 @@ from pydantic import (
 
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.experiment import Category, Direction
-from autoresearch_ci.units import Duration, Names, Size, Variables, unlimited
+from autoresearch_ci.units import Duration, Names, Size, Variables, automatic, unlimited
 
 CONFIG_NAME = "autoresearch.toml"
 DATE = "{date}"  # in a tag: today's, as `2026-11-22`
@@ -104,7 +104,23 @@ class Settings(BaseModel):
     )
     cache: str = Field("~/.cache/autoresearch", description="The data cache, read-only during runs")
     platform: Literal["auto", "cuda", "cpu", "mps"] = Field("auto", description="What to train on")
-    executor: Literal["auto", "container", "native"] = Field("auto", description="Where runs happen")
+    executor: Literal["auto", "container", "native", "ray"] = Field("auto", description="Where runs happen")
+    parallel: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, BeforeValidator(automatic)] = Field(
+        None, description="Experiments at the same time; `auto`: one for each usable GPU, else one"
+    )
+    prefetch: Annotated[int, Field(ge=0, le=16)] = Field(
+        1, description="Proposals of a model or an agent that are made in advance, for each experiment at the same time"
+    )
+    device_sharing: Literal["refuse", "warn"] = Field(
+        "refuse", description="More experiments at the same time than GPUs: an error, or a warning and shared GPUs"
+    )
+    ray_address: str = Field(
+        "auto",
+        description="With `executor: ray`, the cluster's address; `auto`: the one on this machine; `local`: start one",
+    )
+    device_class: str | None = Field(
+        None, description="With `executor: ray`, the nodes to use, by their device's name; default: the largest class"
+    )
     allow_native: bool = Field(
         False, description="Allow native runs, which no container walls in, where no person at a terminal can be asked"
     )
@@ -389,7 +405,7 @@ class Settings(BaseModel):
 
 def _text(name: str, value: Any) -> str:
     if value is None:
-        return "unlimited" if name == "max-iterations" else ""
+        return {"max-iterations": "unlimited", "parallel": "auto"}.get(name, "")
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, list | tuple):

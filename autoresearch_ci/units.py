@@ -67,6 +67,10 @@ def _split_mapping(value: object) -> object:
     return value
 
 
+def automatic(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() == "auto" else value
+
+
 def unlimited(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() == "unlimited" else value
 
