@@ -69,7 +69,7 @@ def run_session(
                 if not history.experiments or merge:
                     _prepare(call.console, opened, place, signals)
                 runs = make_runs(call.console, opened, place, signals, files)
-                loop = make_loop(opened, runs, preparation.finish(place), began, teller.tell)
+                loop = make_loop(opened, runs, preparation.finish(place), place.slots, began, teller.tell)
                 runs.recall(history)
                 signals.gentle = True
                 if merge:
