@@ -12,6 +12,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from autoresearch_ci import journal
 from autoresearch_ci.experiment import History, Status
 from tests.project import Project, wait_for
@@ -22,16 +24,18 @@ EXPERIMENTS = 60
 KILLS = 20
 
 
-def check_invariants(project: Project, history: History, *, complete: bool) -> None:
+def check_invariants(project: Project, history: History, *, complete: bool, slots: int) -> None:
     """Rows, refs and commits agree; no experiment is in twice, none that was decided is missing."""
     assert [e.number for e in history.experiments] == list(range(len(history.experiments)))
     fingerprints = [e.fingerprint for e in history.experiments]
     assert len(set(fingerprints)) == len(fingerprints), "a change was tried twice"
-    parent = history.experiments[0].commit
+    incumbents = [history.experiments[0].commit]
     for experiment in history.experiments[1:]:
-        assert experiment.parent == parent, "each starts from the incumbent of its moment"
         if experiment.status is Status.KEEP:
-            parent = experiment.commit
+            assert experiment.parent == incumbents[-1], "a keep stands on the one before it"
+            incumbents.append(experiment.commit)
+        else:  # beside others it may have been measured with an incumbent of before
+            assert experiment.parent in (incumbents[-1:] if slots == 1 else incumbents)
     if not complete:
         return
     kept = [e.commit for e in history.experiments if e.status is Status.KEEP]
@@ -68,12 +72,15 @@ def started(project: Project, process: subprocess.Popen[str], seen: list[int]) -
     return running_since(project) != seen or process.poll() is not None
 
 
-def test_killed_at_random_moments_it_ends_as_if_it_never_was(project: Project) -> None:
-    """SIGKILL at 20 random moments, resumed each time: what was decided stays decided, and the end is that of any session."""
+@pytest.mark.parametrize("slots", [1, 4])
+def test_killed_at_random_moments_it_ends_as_if_it_never_was(project: Project, slots: int) -> None:
+    """SIGKILL at 20 random moments, resumed each time: what was decided stays decided, and the end is that of any session; also
+    with four experiments in flight."""
     draw = random.Random(2026)
     before: tuple[str, ...] = ()
     kills = 0
-    command = ("run", "--tag", "killed", "--max-iterations", str(EXPERIMENTS))
+    command = ("run", "--tag", "killed", "--max-iterations", str(EXPERIMENTS * min(slots, 2)),
+               "--parallel", str(slots), "--device-sharing", "warn")  # fmt: skip
     while kills < KILLS:
         process = project.start(*command)
         if kills % 4:  # most while experiments run, the others anywhere, the start included
@@ -90,7 +97,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_never_was(project: Project) -
         kills += 1
         history = recorded(project)
         if history is not None and history.experiments:
-            check_invariants(project, history, complete=False)
+            check_invariants(project, history, complete=False, slots=slots)
             decided = tuple(e.commit for e in history.experiments)
             assert decided[: len(before)] == before, "something that was decided is gone"
             before = decided
@@ -98,8 +105,8 @@ def test_killed_at_random_moments_it_ends_as_if_it_never_was(project: Project) -
     assert done.returncode == 0, done.stderr
     history = recorded(project)
     assert history is not None
-    assert len(history.experiments) == EXPERIMENTS + 1
+    assert len(history.experiments) == EXPERIMENTS * min(slots, 2) + 1
     assert tuple(e.commit for e in history.experiments)[: len(before)] == before
-    check_invariants(project, history, complete=True)
+    check_invariants(project, history, complete=True, slots=slots)
     assert kills == KILLS, "the session was over too soon to be killed often enough"
     assert len(before) > KILLS // 2, "the kills must fall among the experiments"
