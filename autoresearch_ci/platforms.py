@@ -110,6 +110,8 @@ def _detection(facts: Any) -> Detection:
             raise ValueError(f"`{name}` is not of type {kind}")
         else:
             values[name] = value
+    if len(values["device_ids"]) != len(values["device_names"]):
+        raise ValueError("there are not as many names as devices")
     return Detection(**values)
 
 

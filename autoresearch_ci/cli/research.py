@@ -271,6 +271,8 @@ def _cut_short(opened: Opened, history: History) -> str:
 def _describe(console: Console, place: Place) -> None:
     detected = place.detection
     console.info(f"platform: {place.platform.value} ({detected.name}), executor: {place.kind} ({place.why})")
+    if len(place.slots) > 1:
+        console.info(f"  {len(place.slots)} runs at the same time, each on {place.device}")
     for line in place.adjustments.lines():
         console.info(f"  {line}")
     if place.kind == "native":
@@ -322,7 +324,7 @@ def _begin(opened: Opened, place: Place, files: Mapping[str, str]) -> History:
         time_budget_s=settings.time_budget,
         max_iterations=settings.max_iterations,
         platform=place.platform.value,
-        device=place.detection.name,
+        device=place.device,
         executor=place.kind,
         adjustments=place.adjustments.variables(),
         settings=settings.texts(),
