@@ -6,18 +6,22 @@ steps away moved a metric more than most kept changes did: readings are compared
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import os
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import psutil
 
 from autoresearch_ci.experiment import Experiment, History, Measurement, Reading, Recheck, Run, Scalar
+from autoresearch_ci.slots import ONLY, Slot
 
 OTHER_LOAD: Final = "other_load"
 CLOCK: Final = "clock_mhz"
@@ -68,6 +72,27 @@ class Cards:
             return cls(nvml) if nvml.nvmlInit_v2() == 0 else None
         except (OSError, AttributeError):  # AttributeError: a driver from before 2013
             return None
+
+    def only(self, device: str) -> Self:
+        """Those of them that a slot owns, or whose instances it owns: by UUIDs with commas between them; empty: all."""
+        if not device:
+            return self
+        found = copy.copy(self)
+        found._handles = [h for uuid in device.split(",") if (h := self._card(uuid.encode())) is not None]
+        return found
+
+    def _card(self, uuid: bytes) -> ctypes.c_void_p | None:
+        handle, card = ctypes.c_void_p(), ctypes.c_void_p()
+        try:
+            if self._nvml.nvmlDeviceGetHandleByUUID(uuid, ctypes.byref(handle)) != 0:
+                return None
+            if not uuid.startswith(b"MIG-"):
+                return handle
+            # An instance has no clock of its own.
+            failed = self._nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle, ctypes.byref(card))
+        except AttributeError:
+            return None
+        return None if failed else card
 
     def limit_mhz(self) -> int | None:
         """The highest SM clock that the slowest card may have: the one set for applications, else the card's own."""
@@ -125,10 +150,10 @@ class _Looking:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The machine's clocks at the start of a run, in seconds."""
+    """The machine's clocks at the start of a run, in seconds. `busy_s`: of the cores that count; None: nobody knows them."""
 
     at: float
-    busy_s: float
+    busy_s: float | None
     own_s: float
     looking: _Looking | None = None
 
@@ -141,41 +166,48 @@ class Conditions:
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     cards: Cards | None = None
 
-    def begin(self) -> Sample:
-        """To be called before a run."""
-        looking = None if self.cards is None else _Looking(self.cards)
-        return Sample(time.monotonic(), _busy_s(), time.process_time(), looking)
+    def begin(self, slot: Slot = ONLY) -> Sample:
+        """To be called before a run in this slot."""
+        looking = None if self.cards is None else _Looking(self.cards.only(slot.device))
+        return Sample(time.monotonic(), _busy_of(slot), time.process_time(), looking)
 
-    def end(self, before: Sample, run: Run) -> dict[str, Scalar]:
+    def end(self, before: Sample, run: Run, slot: Slot = ONLY) -> dict[str, Scalar]:
         """The fixed values, and for a run of a second or more `other_load`: the mean number of cores that were busy with neither
-        the run nor this program. What a virtual machine's host took away counts as busy.
+        the run nor this program, of those that the slot owns. What a virtual machine's host took away counts as busy. Not of a
+        slot with neighbours and without cores of its own: they are no disturbance.
 
         Of cards at work: `clock_mhz`, their median SM clock, `clock_limit_mhz`, the highest that they may have, and `throttled`,
-        whether heat or the power supply held them down."""
+        whether heat or the power supply held them down. Of the slot's own card, where it has one."""
         found = dict(self.fixed)
-        seconds = time.monotonic() - before.at
-        if run.cpu_s is not None and run.wall_s >= SHORTEST_S:
-            others_s = _busy_s() - before.busy_s - run.cpu_s - (time.process_time() - before.own_s)
-            found[OTHER_LOAD] = round(max(0.0, others_s / seconds), 2)
+        seconds, busy_s = time.monotonic() - before.at, _busy_of(slot)
+        if run.cpu_s is not None and run.wall_s >= SHORTEST_S and busy_s is not None and before.busy_s is not None:
+            # Of this program's own time nobody knows how much fell on a slot's cores: with neighbours it is a load as any other.
+            own_s = time.process_time() - before.own_s if slot.alone else 0.0
+            found[OTHER_LOAD] = round(max(0.0, (busy_s - before.busy_s - run.cpu_s - own_s) / seconds), 2)
         if self.cards is not None and before.looking is not None:
             found |= before.looking.end()
-            if (limit := self.cards.limit_mhz()) is not None:
+            if (limit := self.cards.only(slot.device).limit_mhz()) is not None:
                 found["clock_limit_mhz"] = limit
         return found
 
 
 def disturbance(
-    conditions: Mapping[str, Scalar], reading: Reading, usual: Sequence[Measurement], same_code: Sequence[Measurement]
+    conditions: Mapping[str, Scalar],
+    reading: Reading,
+    usual: Sequence[Measurement],
+    same_code: Sequence[Measurement],
+    *,
+    slot: Slot = ONLY,
 ) -> str:
     """Why a run was visibly disturbed, in one line; empty when it was not, or when there is nothing to compare it with.
 
     `usual`: earlier undisturbed runs of any code, oldest first, for the load and the heat. `same_code`: those of the same script,
-    for the steps and the clock. The last RECENT of each that tell say what is usual.
+    for the steps and the clock. The last RECENT of each that tell say what is usual. `slot`: where the run was made.
     """
     load, others = conditions.get(OTHER_LOAD), _numbers(usual, OTHER_LOAD)
     if isinstance(load, float) and others:
-        median = statistics.median(others)
-        if load > median + max(MORE_LOAD, SHARE_OF_CORES * (psutil.cpu_count() or 1)):
+        median, cores = statistics.median(others), len(slot.cpus) or psutil.cpu_count() or 1
+        if load > median + max(MORE_LOAD, SHARE_OF_CORES * cores):
             return f"{load:.1f} cores were busy with something else, {median:.1f} are usual"
     hot = [m.conditions[THROTTLED] for m in usual if THROTTLED in m.conditions and not m.disturbed][-RECENT:]
     if conditions.get(THROTTLED) and hot and 2 * hot.count(True) < len(hot):
@@ -217,8 +249,28 @@ def _numbers(measurements: Sequence[Measurement], name: str) -> list[float]:
     return found[-RECENT:]
 
 
-def _busy_s() -> float:
-    """CPU seconds since the machine started in which its cores were not idle, of all processes."""
+def _busy_of(slot: Slot) -> float | None:
+    """CPU seconds since the machine started in which the cores that a slot's run may use were not idle, of all processes.
+
+    None where that says nothing of the run: it has neighbours on the same cores, or its cores are another machine's.
+    """
+    if slot.cpus:
+        return _busy_on(slot.cpus)
+    if not slot.alone:
+        return None
     times = psutil.cpu_times()._asdict()
     # A guest's time is in `user` already.
     return float(sum(s for name, s in times.items() if name not in {"idle", "iowait", "guest", "guest_nice"}))
+
+
+def _busy_on(cpus: Sequence[int]) -> float | None:
+    """The same of some cores, by their numbers: psutil leaves those out that are switched off, and counts the others."""
+    if sys.platform != "linux":
+        return None
+    lines = (line.split() for line in Path("/proc/stat").read_text(encoding="ascii").splitlines())
+    ticks = {words[0]: list(map(int, words[1:9])) for words in lines if words[0].startswith("cpu")}
+    if any(f"cpu{cpu}" not in ticks for cpu in cpus):
+        return None
+    # user, nice, system, idle, iowait, irq, softirq, steal
+    busy = sum(sum(ticks[f"cpu{cpu}"]) - sum(ticks[f"cpu{cpu}"][3:5]) for cpu in cpus)
+    return busy / os.sysconf("SC_CLK_TCK")

@@ -22,7 +22,7 @@ MPS_ROOMY_MB: Final = 32 * 1000  # MPS shares the machine's memory with everythi
 CPU_ROOMY_MB: Final = 16 * 1000  # "16 GB" machines report a little less than 16 GiB
 _REBUILD: Final = "install a build of torch for CUDA that fits the driver"
 
-Value: TypeAlias = str | bool | int | list[str] | None
+Value: TypeAlias = str | bool | int | list[str] | list[int] | None
 
 
 class Platform(StrEnum):
@@ -41,7 +41,9 @@ class Detection:
     device. `cuda`: the CUDA version that torch was built for. `can_compile`: Triton and a C compiler are there, which
     torch.compile needs on CUDA. `mig`: the device is a slice of a card, or a card that is sliced. `unused_devices`:
     NVIDIA devices of the machine that this torch cannot use. `chip`: the CPU's name, of Apple's the whole chip's.
-    `cores`, `memory_mb`: what a process may use.
+    `cores`, `memory_mb`: what a process may use. `cpus`: the numbers of these cores, siblings side by side; empty where the system
+    keeps no process to some of them. `device_ids`: what the driver calls each GPU that can be used, MIG instances one by one, and
+    `device_names` their names in the same order; empty where it does not tell.
     """
 
     source: str
@@ -60,6 +62,9 @@ class Detection:
     chip: str
     cores: int
     memory_mb: int | None
+    cpus: tuple[int, ...] = ()
+    device_ids: tuple[str, ...] = ()
+    device_names: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -96,14 +101,17 @@ def _detection(facts: Any) -> Detection:
         value = facts[name]
         if kind is Platform:
             values[name] = Platform(value)
-        elif kind == tuple[str, ...]:
-            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-                raise ValueError(f"`{name}` is not a list of texts")
+        elif kind in (tuple[str, ...], tuple[int, ...]):
+            of = get_args(kind)[0]
+            if not isinstance(value, list) or not all(type(item) is of for item in value):
+                raise ValueError(f"`{name}` is not a list of {of}")
             values[name] = tuple(value)
         elif type(value) not in (get_args(kind) or (kind,)):  # not isinstance: a bool is an int to it
             raise ValueError(f"`{name}` is not of type {kind}")
         else:
             values[name] = value
+    if len(values["device_ids"]) != len(values["device_names"]):
+        raise ValueError("there are not as many names as devices")
     return Detection(**values)
 
 

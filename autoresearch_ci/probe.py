@@ -45,10 +45,13 @@ def detect() -> dict[str, Any]:
         "can_compile": False,
         "mig": False,
         "unused_devices": [],
+        "device_ids": [],
+        "device_names": [],
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "chip": chip,
         "cores": cores(),
+        "cpus": cpus(),
         "memory_mb": memory_mb(),
     }
     driver = by_nvml() or by_nvidia_smi()
@@ -57,7 +60,20 @@ def detect() -> dict[str, Any]:
         return facts | driver
     if driver and by_torch_facts["platform"] != "cuda":
         by_torch_facts["unused_devices"] = driver["devices"]
-    return facts | by_torch_facts
+    return facts | by_torch_facts | told_apart(by_torch_facts, driver)
+
+
+def told_apart(by_torch_facts: dict[str, Any], driver: dict[str, Any]) -> dict[str, Any]:
+    """The identifiers of the GPUs that torch can use: its own word, else the driver's where that knows the same number.
+
+    Of a sliced card CUDA shows a process one instance only: there the driver knows more.
+    """
+    if by_torch_facts["platform"] != "cuda" or (by_torch_facts.get("device_ids") and not by_torch_facts["mig"]):
+        return {}
+    identifiers = driver.get("device_ids", [])
+    known = by_torch_facts["mig"] or len(identifiers) == len(by_torch_facts["devices"])
+    names = driver.get("device_names", []) if known else []
+    return {"device_ids": identifiers if known else [], "device_names": names}
 
 
 def by_torch(chip: str) -> dict[str, Any] | None:
@@ -88,6 +104,9 @@ def by_torch(chip: str) -> dict[str, Any] | None:
             "bf16": all(device.major >= 8 for device in every),
             "mig": any("MIG" in device.name.split() for device in every),
         }
+        if all(getattr(device, "uuid", None) for device in every):  # since torch 2.5
+            facts["device_ids"] = [f"GPU-{device.uuid}" for device in every]
+            facts["device_names"] = [device.name for device in every]
     elif getattr(torch.backends, "mps", None) is not None and torch.backends.mps.is_available():
         facts |= {"platform": "mps", "devices": [chip or "Apple GPU"], "bf16": chip_has_bf16(chip)}
     return facts
@@ -116,6 +135,7 @@ def nvml_facts(nvml: ctypes.CDLL) -> dict[str, Any]:
     count = ctypes.c_uint()
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     names, sizes, capable, sliced = [], [], [], False
+    usable: list[tuple[str, str]] = []
     for index in range(min(count.value, 64)):
         device, memory, name = ctypes.c_void_p(), Memory(), ctypes.create_string_buffer(96)
         major, minor, mode, pending = ctypes.c_int(), ctypes.c_int(), ctypes.c_uint(), ctypes.c_uint()
@@ -125,12 +145,31 @@ def nvml_facts(nvml: ctypes.CDLL) -> dict[str, Any]:
         nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory))
         nvml.nvmlDeviceGetCudaComputeCapability(device, ctypes.byref(major), ctypes.byref(minor))
         with contextlib.suppress(AttributeError):  # since driver 450
-            told = nvml.nvmlDeviceGetMigMode(device, ctypes.byref(mode), ctypes.byref(pending)) == 0
-            sliced = sliced or (told and mode.value == 1)
+            if nvml.nvmlDeviceGetMigMode(device, ctypes.byref(mode), ctypes.byref(pending)) != 0:
+                mode.value = 0
+        sliced = sliced or mode.value == 1
+        with contextlib.suppress(AttributeError):
+            usable += [nvml_identity(nvml, each) for each in (instances(nvml, device) if mode.value == 1 else [device])]
         names.append(name.value.decode(errors="replace"))
         sizes.append(memory.total // MB)
         capable.append(major.value >= 8)
-    return driver_facts("nvml", names, sizes, bf16=all(capable), mig=sliced)
+    return driver_facts("nvml", names, sizes, bf16=all(capable), mig=sliced, usable=usable)
+
+
+def nvml_identity(nvml: ctypes.CDLL, device: ctypes.c_void_p) -> tuple[str, str]:
+    """The UUID and the name of a GPU or of an instance of one; the UUID is empty where the driver does not tell."""
+    uuid, name = ctypes.create_string_buffer(96), ctypes.create_string_buffer(96)
+    nvml.nvmlDeviceGetUUID(device, uuid, 96)
+    nvml.nvmlDeviceGetName(device, name, 96)
+    return uuid.value.decode(errors="replace"), name.value.decode(errors="replace")
+
+
+def instances(nvml: ctypes.CDLL, device: ctypes.c_void_p) -> list[ctypes.c_void_p]:
+    """The MIG instances of a sliced card."""
+    count = ctypes.c_uint()
+    nvml.nvmlDeviceGetMaxMigDeviceCount(device, ctypes.byref(count))
+    handles = [(index, ctypes.c_void_p()) for index in range(min(count.value, 64))]
+    return [h for index, h in handles if nvml.nvmlDeviceGetMigDeviceHandleByIndex(device, index, ctypes.byref(h)) == 0]
 
 
 def by_nvidia_smi() -> dict[str, Any]:
@@ -138,18 +177,23 @@ def by_nvidia_smi() -> dict[str, Any]:
     command = shutil.which("nvidia-smi")
     if command is None:
         return {}
+    table = said(command, "--query-gpu=name,memory.total,mig.mode.current", "--format=csv,noheader,nounits")
+    return smi_facts(table, said(command, "-L") if table else "")
+
+
+def said(command: str, *arguments: str) -> str:
+    """What the driver's command prints; empty when it fails."""
     try:
-        answer = subprocess.run(
-            [command, "--query-gpu=name,memory.total,mig.mode.current", "--format=csv,noheader,nounits"],
+        return subprocess.run(
+            [command, *arguments],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True,
-        )  # fmt: skip
+        ).stdout  # fmt: skip
     except (OSError, subprocess.SubprocessError):
-        return {}
-    return smi_facts(answer.stdout)
+        return ""
 
 
-def smi_facts(table: str) -> dict[str, Any]:
-    """The facts in nvidia-smi's lines `name, MiB, MIG mode`."""
+def smi_facts(table: str, listed: str = "") -> dict[str, Any]:
+    """The facts in nvidia-smi's lines `name, MiB, MIG mode`, and in those of its list."""
     rows = [[cell.strip() for cell in line.split(",")] for line in table.splitlines()]
     rows = [row for row in rows if len(row) == 3 and row[1].isdecimal()]
     return driver_facts(
@@ -158,12 +202,32 @@ def smi_facts(table: str) -> dict[str, Any]:
         [int(row[1]) for row in rows],
         bf16=False,  # not told here; torch says it as soon as it is installed
         mig=any(row[2] == "Enabled" for row in rows),
+        usable=smi_usable(listed),
     )
 
 
-def driver_facts(source: str, names: list[str], sizes_mb: list[int], *, bf16: bool, mig: bool) -> dict[str, Any]:
+def smi_usable(listed: str) -> list[tuple[str, str]]:
+    """The identifiers and names in `nvidia-smi -L`: a card, or its MIG instances below it instead."""
+    usable: list[tuple[str, str]] = []
+    card = ""
+    for line in listed.splitlines():
+        if gpu := re.fullmatch(r"GPU \d+: (.+) \(UUID: (GPU-[\w-]+)\)\s*", line):
+            card = gpu[1]
+            usable.append((gpu[2], card))
+        elif mig := re.fullmatch(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[\w/-]+)\)\s*", line):
+            if usable and usable[-1][0].startswith("GPU-"):
+                usable.pop()
+            usable.append((mig[2], f"{card} MIG {mig[1]}"))
+    return usable
+
+
+def driver_facts(
+    source: str, names: list[str], sizes_mb: list[int], *, bf16: bool, mig: bool, usable: list[tuple[str, str]]
+) -> dict[str, Any]:
     if not names:
         return {}
+    if not all(identifier for identifier, _ in usable):
+        usable = []
     return {
         "source": source,
         "platform": "cuda",
@@ -171,6 +235,8 @@ def driver_facts(source: str, names: list[str], sizes_mb: list[int], *, bf16: bo
         "device_memory_mb": min(sizes_mb),
         "bf16": bf16,
         "mig": mig,
+        "device_ids": [identifier for identifier, _ in usable],
+        "device_names": [name for _, name in usable],
     }
 
 
@@ -217,6 +283,24 @@ def cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cpus() -> list[int]:
+    """The numbers of these cores, those of one physical core side by side; empty where no process can be kept to some."""
+    if sys.platform != "linux":
+        return []
+    return sorted(
+        os.sched_getaffinity(0),
+        key=lambda cpu: (physical(cpu, "physical_package_id", 0), physical(cpu, "core_id", cpu), cpu),
+    )
+
+
+def physical(cpu: int, name: str, unknown: int) -> int:
+    """What Linux tells of where a core sits."""
+    try:
+        return int(Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/{name}").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return unknown
 
 
 def memory_mb() -> int | None:

@@ -137,6 +137,7 @@ class Runs:
     slot: Slot = ONLY
     _halted: threading.Event = field(default_factory=threading.Event)
     _usual: deque[Measurement] = field(default_factory=lambda: deque(maxlen=USUAL_RUNS))
+    _noting: threading.Lock = field(default_factory=threading.Lock)  # what is usual, by several threads
 
     def halt(self) -> None:
         """Ends every run that is on as if it was interrupted: the session cannot go on."""
@@ -175,9 +176,11 @@ class Runs:
         """A run of `commit`, as often as it takes to be undisturbed: the last one counts, those before it do not.
 
         `log`: the name in the journal of the n-th of these runs, n from 0. `number` and `description` tell other terminals what
-        is running. `command` replaces the session's. `rival`: the curve that this run has to beat, if any. After
-        MAX_DISTURBED disturbed runs the machine is taken as it is.
+        is running. `command` replaces the session's. `rival`: the curve that this run has to beat, if any. `slot`: where
+        it is made; several threads may measure at the same time, each in a slot of its own. After MAX_DISTURBED disturbed runs
+        the machine is taken as it is.
         """
+        slot = slot or self.slot
         made: list[Measurement] = []
         while True:
             measurement = self._measure(
@@ -189,16 +192,19 @@ class Runs:
                 description=description,
                 command=command,
                 rival=rival,
-                slot=slot or self.slot,
+                slot=slot,
             )
             made.append(measurement)
-            same_code = [m for m in self._usual if m.commit == commit]
+            with self._noting:
+                usual = tuple(self._usual)
+            same_code = [m for m in usual if m.commit == commit]
             spoilt = ""
             if measurement.reading.metric is not None and not command:
-                spoilt = disturbance(measurement.conditions, measurement.reading, tuple(self._usual), same_code)
+                spoilt = disturbance(measurement.conditions, measurement.reading, usual, same_code, slot=slot)
             if not spoilt or len(made) > MAX_DISTURBED:
                 if not command:  # another command has another load, and other steps
-                    self._usual.append(measurement)
+                    with self._noting:
+                        self._usual.append(measurement)
                 return made
             self.console.warning(f"disturbed, so it is run again: {spoilt}")
             made[-1] = replace(measurement, disturbed=spoilt)
@@ -219,7 +225,7 @@ class Runs:
         """One run in a fresh export, and its reading."""
         path = self.journal.log_path(log)
         path.unlink(missing_ok=True)  # a killed run's log must never be read as this one's
-        self.journal.running(number, description, self.now())
+        self.journal.running(number, description, self.now(), slot=slot.number)
         evaluate = self.rules.evaluate if not command else ""
         watch = Watch(
             self,
@@ -229,7 +235,7 @@ class Runs:
             pattern=self.rules.metric_pattern,
             rival=rival or None,
         )
-        with self._outputs(wanted=bool(evaluate)) as outputs:
+        with self._outputs(slot, wanted=bool(evaluate)) as outputs:
             with self.workspace.export(commit) as tree:
                 request = RunRequest(
                     name=_name(session.tag, log),
@@ -245,9 +251,9 @@ class Runs:
                 )
                 hidden = digests.hide(tree, self.rules.evaluate_only, self.rules.files)
                 self._check_export(tree, hidden)
-                before = self.conditions.begin()
+                before = self.conditions.begin(slot)
                 run = self.executor.run(request, watch)
-                conditions = self.conditions.end(before, run)
+                conditions = self.conditions.end(before, run, slot)
                 spoilt = digests.changed(tree, self.rules.files, hidden)
             run = self._ended(run, watch, spoilt)
             self.journal.scrub_log(log)
@@ -268,12 +274,12 @@ class Runs:
         )
 
     @contextmanager
-    def _outputs(self, *, wanted: bool) -> Iterator[Path | None]:
+    def _outputs(self, slot: Slot, *, wanted: bool) -> Iterator[Path | None]:
         """An empty folder for what a run leaves, gone afterwards; None where nobody wants it."""
         if not wanted:
             yield None
             return
-        folder = self.journal.folder / "outputs"
+        folder = self.journal.folder / "outputs" / str(slot.number)
         shutil.rmtree(folder, ignore_errors=True)  # a killed process may have left its own
         folder.mkdir(parents=True)
         try:

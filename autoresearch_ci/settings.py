@@ -112,7 +112,8 @@ class Settings(BaseModel):
         1, description="Proposals of a model or an agent that are made in advance, for each experiment at the same time"
     )
     device_sharing: Literal["refuse", "warn"] = Field(
-        "refuse", description="More experiments at the same time than GPUs: an error, or a warning and shared GPUs"
+        "refuse",
+        description="More experiments at the same time than GPUs or cores: an error, or a warning, and they share",
     )
     ray_address: str = Field(
         "auto",

@@ -8,12 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import typer
 
+from autoresearch_ci import slots as slot_plan
 from autoresearch_ci.console import Console
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.experiment import Run
@@ -37,7 +38,8 @@ class Environment(Executor, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where runs happen: the executor, why it is this one, and what it can see. `wall`: what holds natively, in one line."""
+    """Where runs happen: the executor, why it is this one, and what it can see. `wall`: what holds natively, in one line. `slots`:
+    how many runs go on at the same time, and what each of them owns."""
 
     executor: Environment
     kind: str
@@ -47,6 +49,15 @@ class Place:
     adjustments: Adjustments
     wall: str = ""
     slots: tuple[Slot, ...] = (ONLY,)
+
+    @property
+    def device(self) -> str:
+        """What each run trains on, as a person calls it: the slots are all of one class."""
+        slot, seen = self.slots[0], self.detection
+        if slot.device:
+            names = dict(zip(seen.device_ids, seen.device_names, strict=True))
+            seen = replace(seen, devices=tuple(names.get(each, each) for each in slot.device.split(",")))
+        return (seen if slot.threads is None else replace(seen, cores=slot.threads)).name
 
 
 @contextmanager
@@ -71,12 +82,13 @@ def environment(
         kind, why = "container", "an engine answers"
         if sys.platform == "darwin" or settings.platform == "mps":
             kind, why = "native", "no Linux container can see MPS"
-    wall = ""
+    wall, memory = "", None
     with ExitStack() as stack:
         executor: Environment
         if kind == "container":
             try:
-                executor = stack.enter_context(_container(console, settings, session, requirements))
+                executor = container = stack.enter_context(_container(console, settings, session, requirements))
+                memory = container.machine_bytes
             except MachineError as error:
                 if not native_when_no_container:
                     raise
@@ -88,7 +100,39 @@ def environment(
             wall = native.wall.says
         detection = parse_probe(executor.probe(PROBE))
         platform = resolve(settings.platform, detection)
-        yield Place(executor, kind, why, platform, detection, adjustments(platform, detection), wall)
+        if kind == "native" and detection.memory_mb is not None:
+            memory = detection.memory_mb * 2**20
+        slots = _slots(console, environ, settings, detection, platform, memory)
+        yield Place(executor, kind, why, platform, detection, adjustments(platform, detection), wall, slots)
+
+
+def _slots(
+    console: Console,
+    environ: Mapping[str, str],
+    settings: Settings,
+    detection: Detection,
+    platform: Platform,
+    memory: int | None,
+) -> tuple[Slot, ...]:
+    """What of the machine belongs to each run at the same time. `memory`: bytes of the machine where runs happen."""
+    every = tuple(zip(detection.device_ids, detection.device_names, strict=True)) if platform is Platform.CUDA else ()
+    named = settings.env.get(slot_plan.DEVICE_VARIABLE, environ.get(slot_plan.DEVICE_VARIABLE))
+    devices = slot_plan.visible(every, named)
+    machine = slot_plan.Machine(
+        platform=platform.value, devices=devices, cores=detection.cores, cpus=detection.cpus, memory=memory
+    )
+    planned, warnings = slot_plan.plan(
+        machine,
+        parallel=settings.parallel,
+        sharing=settings.device_sharing,
+        cpus=settings.cpus,
+        memory=settings.memory,
+    )
+    for warning in warnings:
+        console.warning(warning)
+    if planned == (ONLY,) and len(devices) < len(every):
+        return (Slot(device=",".join(identifier for identifier, _ in devices)),)
+    return planned
 
 
 def _confirm_native(environ: Mapping[str, str]) -> None:

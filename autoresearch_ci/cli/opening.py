@@ -65,6 +65,8 @@ def place_for(call: Call, opened: Opened, *, native_when_no_container: bool = Fa
 def describe(console: Console, place: Place) -> None:
     detected = place.detection
     console.info(f"platform: {place.platform.value} ({detected.name}), executor: {place.kind} ({place.why})")
+    if len(place.slots) > 1:
+        console.info(f"  {len(place.slots)} runs at the same time, each on {place.device}")
     for line in place.adjustments.lines():
         console.info(f"  {line}")
     if place.kind == "native":

@@ -61,7 +61,7 @@ def _conditions(place: Place) -> Conditions:
     detected = place.detection
     cards = Cards.of_this_machine() if place.platform is Platform.CUDA else None
     fixed: dict[str, Scalar] = {
-        "device": detected.name,
+        "device": place.device,
         "executor": place.kind,
         "torch": detected.torch,
         "python": detected.python,

@@ -155,7 +155,7 @@ def _begin(opened: Opened, place: Place, files: Mapping[str, str]) -> History:
         time_budget_s=settings.time_budget,
         max_iterations=settings.max_iterations,
         platform=place.platform.value,
-        device=place.detection.name,
+        device=place.device,
         executor=place.kind,
         adjustments=place.adjustments.variables(),
         settings=settings.texts(),

@@ -196,11 +196,17 @@ def show_detection(call: Call, *, as_json: bool) -> None:
     ) as place:
         detection, adjustments = place.detection, place.adjustments
         if as_json:
-            data = {**detection.as_dict(), "executor": place.kind, "adjustments": adjustments.variables()}
+            data = {
+                **detection.as_dict(),
+                "executor": place.kind,
+                "adjustments": adjustments.variables(),
+                "slots": [dataclasses.asdict(slot) for slot in place.slots],
+            }
             call.console.data(json.dumps(data, indent=2))
             return
         rows = [(name, "" if value is None else str(value)) for name, value in detection.as_dict().items()]
-        call.console.table("Platform", ("", "Found"), [("executor", f"{place.kind} ({place.why})"), *rows])
+        slots = ("slots", f"{len(place.slots)} × {place.device}" if len(place.slots) > 1 else "1")
+        call.console.table("Platform", ("", "Found"), [("executor", f"{place.kind} ({place.why})"), slots, *rows])
         call.console.table("Adjustments", ("Variable", "Value"), list(adjustments.variables().items()))
         for line in adjustments.lines():
             call.console.info(line)

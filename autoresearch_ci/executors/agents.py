@@ -23,6 +23,7 @@ import requests.exceptions
 
 from autoresearch_ci.agents import AgentRequest, AgentRun
 from autoresearch_ci.errors import MachineError, SettingsError
+from autoresearch_ci.executors.child import Child
 from autoresearch_ci.executors.environment import NETWORK_VARIABLES, WINDOWS_VARIABLES, taken_from_here
 from autoresearch_ci.executors.limits import MAX_FILE_BYTES, MAX_PROCESSES, Disk
 from autoresearch_ci.executors.log import CappedLog
@@ -83,11 +84,10 @@ class NativeAgents:
                 CappedLog(log_path, OUTPUT_BYTES) as log,
                 unreadable(),
                 stdin.open("rb") as prompt,
+                ProcessTree(variables[MARKER], adopting=adopting) as tree,
             ):
-                tree = ProcessTree(variables[MARKER], adopting=adopting)
                 process = _start(request, variables, prompt)
                 tree.root = process.pid
-                assert process.stdout is not None
                 output, deadline = Output(process.stdout), time.monotonic() + request.timeout_s
                 disk = Disk((home, request.tree))
                 watch = Watch(process, tree, output, disk, log.write, interrupt, deadline, None)
@@ -219,21 +219,23 @@ def _home(scratch: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(request: AgentRequest, variables: Mapping[str, str], prompt: Any) -> subprocess.Popen[bytes]:
+def _start(request: AgentRequest, variables: Mapping[str, str], prompt: Any) -> Child:
     program = shutil.which(request.command[0], path=variables.get("PATH")) or request.command[0]
     flags: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         flags = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     try:
-        return subprocess.Popen(
-            [program, *request.command[1:]],
-            bufsize=0,
-            cwd=request.tree / request.directory,
-            env=dict(variables),
-            stdin=prompt if request.prompt else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            **flags,
+        return Child(
+            subprocess.Popen(
+                [program, *request.command[1:]],
+                bufsize=0,
+                cwd=request.tree / request.directory,
+                env=dict(variables),
+                stdin=prompt if request.prompt else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                **flags,
+            )
         )
     except (OSError, ValueError) as error:
         raise SettingsError(

@@ -18,6 +18,7 @@ from docker.errors import APIError, DockerException
 from docker.models.containers import Container
 from docker.types import DeviceRequest
 
+from autoresearch_ci import slots
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors.engine import one_line, talking
 from autoresearch_ci.executors.image import Image
@@ -37,6 +38,7 @@ from autoresearch_ci.executors.shelf import Shelf, remove, shelf
 from autoresearch_ci.executors.usage import Usage
 from autoresearch_ci.executors.wall import RUN_USER, wall
 from autoresearch_ci.experiment import Ending, Run
+from autoresearch_ci.slots import MEMORY_SHARE, ONLY, Slot
 
 if TYPE_CHECKING:
     from autoresearch_ci.runs import Interrupt, RunRequest
@@ -50,7 +52,6 @@ PROBE_TIMEOUT_S: Final = 300.0  # a first `import torch` from a cold disk takes 
 # Threads count too: 2048 lets a loader with many workers on a large machine live and stops a fork bomb.
 PIDS_LIMIT: Final = 2048
 SHM_BYTES: Final = 2**30  # Docker's own 64 MB is too little for torch's data loaders
-MEMORY_SHARE: Final = 0.9  # of the machine, without a `memory` setting: a run must never take the orchestrator with it
 _KEPT_VARIABLES: Final = ("PATH", "LD_LIBRARY_PATH")  # of an image's: where it keeps its programs and libraries
 
 
@@ -71,14 +72,16 @@ class _Plan:
     cache_writable: bool = False
     given: Path | None = None
     shelf: str | None = None
+    slot: Slot = ONLY
 
 
 class ContainerExecutor:
     """Where runs happen: one container for each, removed on every path.
 
     A context manager: entering removes what dead sessions left, leaving removes what this one left. `cache`: the data
-    cache, mounted read-only; `platform`: `cpu` or `cuda`; `memory`, `shm_size`: bytes; `cpus`: cores. Raises
-    MachineError when the engine cannot make runs at all.
+    cache, mounted read-only; `platform`: `cpu` or `cuda`; `memory`, `shm_size`: bytes; `cpus`: cores. Runs may go on side by side,
+    from several threads, each with what its request's slot owns. `machine_bytes`: the memory of the engine's machine, known
+    once it is entered. Raises MachineError when the engine cannot make runs at all.
     """
 
     def __init__(
@@ -106,11 +109,13 @@ class ContainerExecutor:
         self._pids_limit = pids_limit
         self._log_cap_bytes = log_cap_bytes
         self._foreign_variables: list[str] = []
+        self.machine_bytes = 0
 
     def __enter__(self) -> Self:
         with talking("to describe itself and the image"):
+            self.machine_bytes = int(self._client.info()["MemTotal"])
             if self._memory_bytes is None:
-                self._memory_bytes = int(self._client.info()["MemTotal"] * MEMORY_SHARE)
+                self._memory_bytes = int(self.machine_bytes * MEMORY_SHARE)
             variables = self._client.images.get(self._image.id).attrs["Config"].get("Env") or []
         names = ["HOSTNAME", *(variable.partition("=")[0] for variable in variables)]
         self._foreign_variables = [name for name in names if name not in _KEPT_VARIABLES]
@@ -190,10 +195,11 @@ class ContainerExecutor:
                     timeout_s=request.timeout_s,
                     interrupted=interrupt.requested,
                     on_output=lambda stdout, stderr: log.write(stdout or stderr or b""),
-                    environment=request.variables,
+                    environment=slots.variables(request.slot, request.variables),
                     tree=request.tree,
                     directory=request.directory,
                     given=request.given,
+                    slot=request.slot,
                     shelf=shelved.name if shelved else None,
                     **differences,
                 )
@@ -227,6 +233,7 @@ class ContainerExecutor:
 
     @contextmanager
     def _container(self, plan: _Plan) -> Iterator[Container]:
+        memory = plan.slot.memory or self._memory_bytes
         with talking("to create a run"):
             container = self._client.containers.create(
                 self._image.id,
@@ -236,11 +243,12 @@ class ContainerExecutor:
                 environment=self._environment(plan),
                 working_dir=str(WORKSPACE / plan.directory),
                 pids_limit=self._pids_limit,
-                mem_limit=self._memory_bytes,
-                memswap_limit=self._memory_bytes,  # equal: no swap
+                mem_limit=memory,
+                memswap_limit=memory,  # equal: no swap
+                cpuset_cpus=",".join(map(str, plan.slot.cpus)) or None,
                 nano_cpus=None if self._cpus is None else int(self._cpus * 1e9),
                 shm_size=self._shm_bytes,
-                device_requests=self._devices(),
+                device_requests=self._devices(plan.slot),
                 **wall(
                     network=plan.network,
                     user=plan.user,
@@ -263,11 +271,12 @@ class ContainerExecutor:
     def _shelf(self, name: str) -> AbstractContextManager[Shelf]:
         return shelf(self._client, self._image.id, name, self._owner.labels())
 
-    def _devices(self) -> list[DeviceRequest]:
+    def _devices(self, slot: Slot) -> list[DeviceRequest]:
         if self._platform != "cuda":
             return []
+        which: dict[str, Any] = {"device_ids": slot.device.split(",")} if slot.device else {"count": -1}
         # `compute` is not among the capabilities that every version of the toolkit gives without being asked.
-        return [DeviceRequest(count=-1, capabilities=[["gpu", "compute", "utility"]])]
+        return [DeviceRequest(**which, capabilities=[["gpu", "compute", "utility"]])]
 
     def _environment(self, plan: _Plan) -> list[str]:
         own = {"HOME": str(HOME), "AUTORESEARCH_OUTPUT_DIR": str(OUTPUTS)}

@@ -22,8 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from autoresearch_ci import slots
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors import bubblewrap, seatbelt
+from autoresearch_ci.executors.child import Child, on_cores
 from autoresearch_ci.executors.confinement import Confinement, NativeWall, NoWall
 from autoresearch_ci.executors.environment import NETWORK_VARIABLES, ask, run_variables, taken_from_here
 from autoresearch_ci.executors.limits import Disk, limited
@@ -40,9 +42,6 @@ from autoresearch_ci.executors.process_tree import (
 from autoresearch_ci.executors.watching import Output, Watch
 from autoresearch_ci.experiment import Ending, Run
 
-if sys.platform != "win32":
-    import resource
-
 if TYPE_CHECKING:
     from autoresearch_ci.runs import Interrupt, RunRequest
 # Of ELF, of scripts, and of Mach-O (universal, and 64 bits in both orders).
@@ -55,7 +54,8 @@ class NativeExecutor:
     A context manager: entering kills and removes what a session that died left in `scratch`, which must be this
     session's alone. `cache`: the data cache. `memory`: bytes that a run's tree may use together. `python`: the
     interpreter of the environment that trains; its folder comes first on the PATH. `walled`: False leaves the wall away, for a
-    comparison. `wall` is known once it is entered.
+    comparison. `wall` is known once it is entered. Runs may go on side by side, from several threads, each with what its
+    request's slot owns.
     """
 
     def __init__(
@@ -129,7 +129,8 @@ class NativeExecutor:
     def _run(self, request: RunRequest, interrupt: Interrupt, *, preparing: bool = False) -> Run:
         with self._folder(request.name) as folder, CappedLog(request.log, self._log_cap_bytes) as log:
             network = taken_from_here(NETWORK_VARIABLES) if preparing else {}
-            variables = {**network, **request.variables, **run_variables(folder, self._python, self._cache)}
+            given = slots.variables(request.slot, request.variables)
+            variables = {**network, **given, **run_variables(folder, self._python, self._cache)}
             if request.given is not None:
                 _give(request.given, Path(variables[MARKER]))
             arguments = self._arguments(request, variables["PATH"])
@@ -146,20 +147,21 @@ class NativeExecutor:
             )
             arguments = self.wall.arguments(confinement) + limited(arguments, largest_file=not preparing)
             disk = Disk((folder, request.tree))
-            tree = ProcessTree(variables[MARKER], adopting=self._adopting, led=self.wall.leads)
-            cpu_s, started = _children_cpu_s(), time.monotonic()
-            process = _start(arguments, request.tree / request.directory, variables)
-            tree.root = process.pid
-            assert process.stdout is not None
-            output, deadline = Output(process.stdout), started + request.timeout_s
-            watch = Watch(process, tree, output, disk, log.write, interrupt, deadline, self._memory_bytes)
-            try:
-                ending = watch.until_the_end()
-                wall_s = time.monotonic() - started
-            finally:
-                tree.kill()
-                _reap(process)
-                output.drain(log.write)
+            memory = request.slot.memory or self._memory_bytes
+            with ProcessTree(variables[MARKER], adopting=self._adopting, led=self.wall.leads) as tree:
+                started = time.monotonic()
+                with on_cores(request.slot.cpus):
+                    process = _start(arguments, request.tree / request.directory, variables)
+                tree.root = process.pid
+                output, deadline = Output(process.stdout), started + request.timeout_s
+                watch = Watch(process, tree, output, disk, log.write, interrupt, deadline, memory)
+                try:
+                    ending = watch.until_the_end()
+                    wall_s = time.monotonic() - started
+                finally:
+                    tree.kill()
+                    _reap(process)
+                    output.drain(log.write)
             if request.outputs is not None and ending is not Ending.INTERRUPTED:  # nobody waits for anything then
                 note = from_folder(Path(variables[MARKER]), request.outputs)
                 if note:
@@ -169,7 +171,7 @@ class NativeExecutor:
             exit_code=process.returncode if ending is Ending.EXITED else None,
             wall_s=wall_s,
             peak_memory_mb=watch.peak_bytes / 2**20 if watch.peak_bytes else None,
-            cpu_s=None if cpu_s is None else (_children_cpu_s() or 0.0) - cpu_s,
+            cpu_s=None if process.cpu_s is None else process.cpu_s + tree.cpu_s,
             stopped_because=watch.stopped_because if ending is Ending.STOPPED else "",
         )
 
@@ -223,28 +225,22 @@ def _files_named(values: Iterable[str]) -> tuple[Path, ...]:
     return tuple(Path(value) for value in values if os.path.isabs(value) and os.path.exists(value))  # noqa: PTH110, PTH117
 
 
-def _children_cpu_s() -> float | None:
-    """CPU seconds of all our children that have ended: a run's difference is its own, and some milliseconds of git beside it."""
-    if sys.platform != "win32":
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return used.ru_utime + used.ru_stime
-    return None
-
-
-def _start(arguments: list[str], directory: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(arguments: list[str], directory: Path, variables: Mapping[str, str]) -> Child:
     flags: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         flags = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     try:
-        return subprocess.Popen(
-            arguments,
-            bufsize=0,
-            cwd=directory,
-            env=dict(variables),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            **flags,
+        return Child(
+            subprocess.Popen(
+                arguments,
+                bufsize=0,
+                cwd=directory,
+                env=dict(variables),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                **flags,
+            )
         )
     except (OSError, ValueError) as error:
         raise SettingsError(
@@ -252,13 +248,11 @@ def _start(arguments: list[str], directory: Path, variables: Mapping[str, str]) 
         ) from error
 
 
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(KILL_TIMEOUT_S)
-    except subprocess.TimeoutExpired as error:
+def _reap(process: Child) -> None:
+    if not process.wait(KILL_TIMEOUT_S):
         raise MachineError(
             "a killed run does not end", hint="a process may hang in a driver; the machine may need a restart"
-        ) from error
+        )
 
 
 def _give(given: Path, outputs: Path) -> None:

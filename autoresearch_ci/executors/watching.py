@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
 from autoresearch_ci.executors import limits
+from autoresearch_ci.executors.child import Child
 from autoresearch_ci.executors.limits import Disk
 from autoresearch_ci.executors.process_tree import ProcessTree
 from autoresearch_ci.experiment import Ending
@@ -67,7 +67,7 @@ class Output:
 class Watch:
     """What is looked at while a run is on, and what came of it."""
 
-    process: subprocess.Popen[bytes]
+    process: Child
     tree: ProcessTree
     output: Output
     disk: Disk
@@ -109,8 +109,7 @@ class Watch:
         if self.output.open:
             self.write(self.output.next(timeout_s))
         elif self.process.returncode is None:
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout_s)
+            self.process.wait(timeout_s)
         else:
             time.sleep(timeout_s)
 

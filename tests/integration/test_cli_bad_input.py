@@ -98,6 +98,7 @@ CASES: list[tuple[Callable[[Project], None], list[str], int, str]] = [
     (not_ours, [], 6, "no session made it"),
     (nothing, ["--executor", "container"], 4, "no container engine answers"),
     (nothing, ["--platform", "mps"], 4, "mps"),
+    (nothing, ["--platform", "cpu", "--parallel", "1024"], 2, "`parallel` is 1024, and runs may use"),
     (nothing, ["--command", "no-such-program {training-script}"], 2, "no-such-program"),
     (nothing, ["--state-dir", "/proc/nowhere"], 4, "state-dir"),
     (nothing, ["--state-dir", "train.py"], 4, "state-dir"),

@@ -66,6 +66,12 @@ def test_the_programs_folder_says_where_it_is(project: Project) -> None:
     assert found["platform"] in {"cpu", "cuda", "mps"}
     assert found["executor"] == "native"
     assert found["adjustments"]["AUTORESEARCH_PLATFORM"] == found["platform"]
+    assert found["platform"] == "cuda" or found["slots"] == [
+        {"number": 1, "device": "", "cpus": [], "memory": None, "threads": None}
+    ]
+    if found["cores"] > 1:
+        shared = json.loads(project.run("detect", "--json", "--platform", "cpu", AUTORESEARCH_PARALLEL="2").stdout)
+        assert [slot["threads"] for slot in shared["slots"]] == [found["cores"] // 2] * 2
     assert "AUTORESEARCH_BATCH_SCALE" in project.run("detect").stderr
     healthy = project.run("doctor", "--json")
     assert healthy.returncode == 0, healthy.stdout

@@ -29,6 +29,11 @@ int nvmlDeviceGetCount_v2(unsigned *n) { *n = 3; return 0; }
 int nvmlSystemGetDriverVersion(char *s, unsigned n) { strncpy(s, "570.86.15", n); return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { *d = (void *)(long)(i + 1); return i == 2; }
 int nvmlDeviceGetClockInfo(void *d, int which, unsigned *mhz) { *mhz = d == (void *)1 ? sm : 345; return which != 1; }
+int nvmlDeviceGetHandleByUUID(const char *id, void **d) {
+    *d = (void *)(long)(strcmp(id, "GPU-b") ? strcmp(id, "MIG-a") ? 1 : 9 : 2);
+    return strcmp(id, "GPU-a") && strcmp(id, "GPU-b") && strcmp(id, "MIG-a");
+}
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *instance, void **d) { *d = (void *)1; return instance != (void *)9; }
 int nvmlDeviceGetApplicationsClock(void *d, int which, unsigned *mhz) { *mhz = application; return application ? 0 : 3; }
 #ifndef OLD
 int nvmlDeviceGetMaxClockInfo(void *d, int which, unsigned *mhz) { *mhz = limit; return limit ? 0 : 3; }
@@ -100,6 +105,18 @@ def test_heat_is_told(build: Callable[..., Path]) -> None:
     """A card that is too hot is throttled; one that only reached its power cap is not."""
     driver = Driver(build())
     assert driver.during_a_run(sm=900, reasons=HOT | POWER_CAP)["throttled"] is True
+
+
+def test_a_slot_looks_at_its_own_card(build: Callable[..., Path]) -> None:
+    """By its UUID; an instance has the clock of its card, and a card that is not there has none."""
+    driver = Driver(build())
+    driver.now(sm=1740, reasons=0)
+    assert [look.clock_mhz for look in driver.cards.only("GPU-a").look()] == [1740]
+    assert [look.clock_mhz for look in driver.cards.only("MIG-a").look()] == [1740]
+    assert driver.cards.only("GPU-b").look() == []  # it idles
+    assert driver.cards.only("GPU-z").look() == []
+    assert len(driver.cards.only("GPU-a,GPU-b")._handles) == 2
+    assert driver.cards.only("") is driver.cards
 
 
 def test_cards_that_idle_tell_no_clock(build: Callable[..., Path]) -> None:

@@ -39,6 +39,14 @@ int nvmlDeviceGetName(void *d, char *s, unsigned n) { strncpy(s, "NVIDIA A100", 
 int nvmlDeviceGetMemoryInfo(void *d, unsigned long long *m) { m[0] = 40ULL << 30; return 0; }
 int nvmlDeviceGetCudaComputeCapability(void *d, int *major, int *minor) { *major = 8; *minor = 0; return 0; }
 int nvmlDeviceGetMigMode(void *d, unsigned *now, unsigned *next) { *now = d == (void *)2; return 0; }
+#ifndef OLD
+int nvmlDeviceGetUUID(void *d, char *s, unsigned n) {
+    strncpy(s, d == (void *)1 ? "GPU-1" : d == (void *)7 ? "MIG-7" : "MIG-8", n);
+    return 0;
+}
+int nvmlDeviceGetMaxMigDeviceCount(void *d, unsigned *n) { *n = 7; return 0; }
+int nvmlDeviceGetMigDeviceHandleByIndex(void *d, unsigned i, void **m) { *m = (void *)(long)(7 + i); return i > 1; }
+#endif
 """
 
 
@@ -124,6 +132,31 @@ def test_the_drivers_library_answers_without_torch(tmp_path: Path) -> None:
     assert detection.device_memory_mb == 40 * 1024
     assert detection.bf16
     assert detection.mig
+    # Of the sliced card its two instances, and not itself.
+    assert detection.device_ids == ("GPU-1", "MIG-7", "MIG-8")
+    assert detection.device_names == ("NVIDIA A100",) * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="builds a library with gcc")
+def test_a_driver_that_names_no_device_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Its devices are known, and cannot be told apart."""
+    build_nvml(without_torch(tmp_path), "-DOLD", fail=0)
+    detection, _ = detect(tmp_path)
+    assert detection.devices == ("NVIDIA A100", "NVIDIA A100")
+    assert (detection.device_ids, detection.device_names) == ((), ())
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="builds a library with gcc")
+def test_torch_says_which_devices_it_uses(tmp_path: Path) -> None:
+    """By its own UUIDs where it has them; of a sliced card the driver knows all instances, and torch one."""
+    plain = CUDA_TORCH.replace(" MIG 1g.5gb", "")
+    (tmp_path / "torch.py").write_text(plain.replace("major=8", "major=8, uuid='5d5b'"))
+    build_nvml(tmp_path, fail=0)
+    assert detect(tmp_path)[0].device_ids == ("GPU-5d5b", "GPU-5d5b")
+    (tmp_path / "torch.py").write_text(plain)  # an older one: the driver tells of another number of devices
+    assert detect(tmp_path)[0].device_ids == ()
+    (tmp_path / "torch.py").write_text(CUDA_TORCH.replace("major=8", "major=8, uuid='5d5b'"))
+    assert detect(tmp_path)[0].device_ids == ("GPU-1", "MIG-7", "MIG-8")
 
 
 @pytest.mark.skipif(sys.platform != "linux" or shutil.which("gcc") is None, reason="builds a library with gcc")
@@ -133,10 +166,11 @@ def test_a_driver_without_a_card_is_no_cuda(tmp_path: Path) -> None:
     assert detect(tmp_path)[0].source == "os"
 
 
-def build_nvml(folder: Path, fail: int) -> None:
+def build_nvml(folder: Path, *options: str, fail: int) -> None:
     source = folder / "nvml.c"
     source.write_text(NVML)
-    command = ["gcc", "-shared", "-fPIC", f"-DFAIL={fail}", "-o", str(folder / "libnvidia-ml.so.1"), str(source)]
+    library = str(folder / "libnvidia-ml.so.1")
+    command = ["gcc", "-shared", "-fPIC", f"-DFAIL={fail}", *options, "-o", library, str(source)]
     subprocess.run(command, check=True, timeout=60)
 
 
@@ -147,6 +181,28 @@ def test_nvidia_smi_answers_without_the_library(tmp_path: Path) -> None:
     detection, _ = detect(tmp_path)
     assert (detection.source, detection.platform) == ("nvidia-smi", "cuda")
     assert (detection.devices, detection.device_memory_mb, detection.mig) == (("NVIDIA L4",), 23034, False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
+def test_nvidia_smi_lists_the_devices(tmp_path: Path) -> None:
+    """Its list names each card by its UUID, and the instances of a sliced one instead of it."""
+    executable(
+        without_torch(tmp_path) / "nvidia-smi",
+        """#!/bin/sh
+if [ "$1" = -L ]; then
+    echo 'GPU 0: NVIDIA L4 (UUID: GPU-5d5ba0d6-1)'
+    echo 'GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-9a9b-2)'
+    echo '  MIG 1g.5gb     Device  0: (UUID: MIG-c6d4f1ef-1)'
+    echo '  MIG 1g.5gb     Device  1: (UUID: MIG-cba663e8-2)'
+else
+    echo 'NVIDIA L4, 23034, [N/A]'
+    echo 'NVIDIA A100-SXM4-40GB, 40960, Enabled'
+fi
+""",
+    )
+    detection, _ = detect(tmp_path)
+    assert detection.device_ids == ("GPU-5d5ba0d6-1", "MIG-c6d4f1ef-1", "MIG-cba663e8-2")
+    assert detection.device_names == ("NVIDIA L4", *("NVIDIA A100-SXM4-40GB MIG 1g.5gb",) * 2)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
@@ -185,3 +241,13 @@ def test_the_processor_has_its_name() -> None:
     name = probe.processor()
     assert name
     assert f": {name}\n" in Path("/proc/cpuinfo").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where a core sits")
+def test_every_core_is_named_once() -> None:
+    """The numbers are those that this process may use, in whatever order the cores sit."""
+    if sys.platform == "win32":
+        return
+    assert sorted(probe.cpus()) == sorted(os.sched_getaffinity(0))
+    assert len(probe.cpus()) == probe.cores()
+    assert probe.physical(0, "no_such_file", 7) == 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from autoresearch_ci.experiment import (
     Status,
     Verdict,
 )
+from autoresearch_ci.slots import Slot
 
 CORES = psutil.cpu_count() or 1
 
@@ -81,6 +83,47 @@ def test_no_load_is_claimed_where_it_cannot_be_told() -> None:
     before = conditions.begin()
     assert conditions.end(before, Run(ending=Ending.EXITED, exit_code=0, wall_s=0.1, cpu_s=0.1)) == {}
     assert conditions.end(before, Run(ending=Ending.EXITED, exit_code=0, wall_s=9.0)) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="keeps a process to one core")
+def test_only_a_slots_own_cores_count() -> None:
+    """A neighbour on another core is no load of this slot's, and one on its own core is."""
+    if sys.platform == "win32" or CORES < 2:
+        return
+    first, second = sorted(os.sched_getaffinity(0))[:2]
+    burn = subprocess.Popen([sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{first}])\nwhile True: pass"])
+    mine, other = (Slot(number=n, cpus=(cpu,), threads=1) for n, cpu in ((1, first), (2, second)))
+    conditions, run = Conditions(), Run(ending=Ending.EXITED, exit_code=0, wall_s=1.5, cpu_s=0.0)
+    try:
+        time.sleep(0.2)
+        before = conditions.begin(mine), conditions.begin(other)
+        time.sleep(1.5)
+        spoilt, quiet = conditions.end(before[0], run, mine), conditions.end(before[1], run, other)
+        used = psutil.Process(burn.pid).cpu_times().user / 1.7
+    finally:
+        burn.kill()
+        burn.wait()
+    assert isinstance(spoilt["other_load"], float)
+    assert isinstance(quiet["other_load"], float)
+    assert 0.7 * used < spoilt["other_load"] <= 1.05
+    assert 0.0 <= quiet["other_load"] <= 1.05  # other processes of this machine may be there
+
+
+def test_neighbours_on_the_same_cores_are_no_load() -> None:
+    """Where slots have no cores of their own, or those of another machine, nobody can tell: nothing is claimed."""
+    run = Run(ending=Ending.EXITED, exit_code=0, wall_s=9.0, cpu_s=0.0)
+    for slot in (Slot(number=2, threads=4), Slot(number=2, cpus=(100_000,), threads=1)):
+        conditions = Conditions()
+        assert conditions.end(conditions.begin(slot), run, slot) == {}
+
+
+def test_what_disturbs_goes_by_the_slots_cores() -> None:
+    """A tenth of the slot's own cores, and half a core at least."""
+    usual = [measured(0.1)]
+    few, many = Slot(cpus=tuple(range(2)), threads=2), Slot(cpus=tuple(range(64)), threads=64)
+    assert disturbance({"other_load": 0.7}, Reading(metric=1.0), usual, [], slot=few) != ""
+    assert disturbance({"other_load": 6.0}, Reading(metric=1.0), usual, [], slot=many) == ""
+    assert disturbance({"other_load": 7.0}, Reading(metric=1.0), usual, [], slot=many) != ""
 
 
 def test_more_load_than_usual_disturbs() -> None:

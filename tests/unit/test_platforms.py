@@ -72,6 +72,9 @@ def test_what_was_printed_is_what_is_parsed() -> None:
         answer(devices="NVIDIA"),
         answer(devices=[1]),
         answer(more=1),
+        answer(cpus=["0"]),
+        answer(cpus=[True]),
+        answer(device_ids=["GPU-1"]),
     ],
 )
 def test_a_bad_answer_is_a_machine_error(text: str) -> None:
