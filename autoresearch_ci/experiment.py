@@ -292,6 +292,7 @@ class Purpose(StrEnum):
     HOLDOUT = "holdout"  # base against best on the second metric that no proposer sees
     DROP = "drop"  # base against the branch without some keeps, which a person asked for
     MACHINE = "machine"  # baseline and incumbent again, because the session goes on on another machine
+    NEIGHBOURS = "neighbours"  # the baseline alone and beside another run: what a second slot costs the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +312,11 @@ class Recheck:
     note: str = ""
     started_at: dt.datetime | None = None
     finished_at: dt.datetime | None = None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether its readings are of the session's metric, made as those of the experiments are."""
+        return self.purpose not in (Purpose.HOLDOUT, Purpose.NEIGHBOURS)
 
     def readings(self, commit: str) -> tuple[float, ...]:
         """The metric of every run of `commit` that counts, in order."""
