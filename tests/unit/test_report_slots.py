@@ -54,14 +54,16 @@ TWO = Live(
 ONE = Live(pid=1, slots=TWO.slots[:1])
 
 
-def side_by_side(pairs: int, *, limit: int | None = None, **texts: str) -> History:
+def side_by_side(pairs: int, *, limit: int | None = None, hours: str | None = None) -> History:
     """A baseline of four minutes, then pairs of experiments of four minutes each that go on together, a minute apart."""
     made = history((1.0, K), *([(2.0, D)] * (2 * pairs)))
     experiments = [
         dataclasses.replace(e, started_at=minutes(start := 5 * ((e.number + 1) // 2)), finished_at=minutes(start + 4))
         for e in made.experiments
     ]
-    session = dataclasses.replace(made.session, max_iterations=limit, settings=texts)
+    session = dataclasses.replace(
+        made.session, max_iterations=limit, settings={} if hours is None else {"max-hours": hours}
+    )
     return dataclasses.replace(made, session=session, experiments=tuple(experiments))
 
 
@@ -137,8 +139,8 @@ def test_the_forecast_in_words() -> None:
 
 def test_the_hours_of_the_settings() -> None:
     """As the session's settings say them; none where they do not, or say something else."""
-    assert max_hours(side_by_side(1, **{"max-hours": "2.5"})) == 2.5
-    assert max_hours(side_by_side(1, **{"max-hours": ""})) is None
+    assert max_hours(side_by_side(1, hours="2.5")) == 2.5
+    assert max_hours(side_by_side(1, hours="")) is None
     assert max_hours(side_by_side(1)) is None
 
 
