@@ -7,7 +7,7 @@ where a person reads it, as in upstream's `peak_vram_mb` and results.tsv's `mem_
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -215,6 +215,8 @@ class Experiment:
     candidate's readings, None for a crash. `measurements` are in the order of the runs: the candidate's, and those of the
     incumbent that were made for the comparison.
 
+    `based_on`: the commit that the proposal was made for, where what it was judged on is another one: its parent. Empty otherwise.
+
     `base`: of a merge of the base branch, which nobody proposed, the commit that it brought in; its `measurements` are those of
     the merge and of that commit by itself. Empty for everything that was tried.
     """
@@ -234,6 +236,7 @@ class Experiment:
     notes: tuple[str, ...] = ()
     lines: int = 0
     fingerprint: str = ""
+    based_on: str = ""
     base: str = ""
     measurements: tuple[Measurement, ...] = ()
     started_at: dt.datetime | None = None
@@ -291,8 +294,8 @@ class Purpose(StrEnum):
     ABLATE = "ablate"  # the best with one kept commit reverted, against the best
     HOLDOUT = "holdout"  # base against best on the second metric that no proposer sees
     DROP = "drop"  # base against the branch without some keeps, which a person asked for
+    NEIGHBOURS = "neighbours"  # the baseline in all slots at the same time
     MACHINE = "machine"  # baseline and incumbent again, because the session goes on on another machine
-    NEIGHBOURS = "neighbours"  # the baseline alone and beside another run: what a second slot costs the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,13 +370,22 @@ class History:
     """Everything a session has done so far: what proposers, judges of the end and reports look at.
 
     `experiments` are in order, number 0 first; `rechecks` in the order they were made. `ended` says why the session is over,
-    empty while it is not.
+    empty while it is not. `pending`: for whoever makes the next proposal, what waits or is being run, of which nothing is known yet;
+    `dropped`: what has waited since the last one was made, and did not fit any more.
     """
 
     session: Session
     experiments: tuple[Experiment, ...] = ()
     rechecks: tuple[Recheck, ...] = ()
     ended: str = ""
+    pending: tuple[Proposal, ...] = ()
+    dropped: tuple[Proposal, ...] = ()
+
+    @property
+    def parameters(self) -> Iterator[Mapping[str, Scalar]]:
+        """What the proposers noted about everything that was tried, or is about to be."""
+        yield from (experiment.parameters for experiment in self.experiments)
+        yield from (proposal.parameters for proposal in self.pending)
 
     @cached_property
     def baseline(self) -> Experiment | None:

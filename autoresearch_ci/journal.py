@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from autoresearch_ci import live
 from autoresearch_ci.errors import GitError, MachineError
-from autoresearch_ci.experiment import Experiment, History, Recheck, Session
+from autoresearch_ci.experiment import Experiment, History, Measurement, Recheck, Session
 from autoresearch_ci.live import Live, LiveNote
 from autoresearch_ci.scrubber import Scrubber
 
@@ -234,6 +234,24 @@ class Journal:
     def log_name(self, number: int, attempt: int) -> str:
         """The name of a run's log inside the journal: `00/0003-1.log`."""
         return f"{number // SEGMENT:02}/{number:04}-{attempt}.log"
+
+    def log_name_in_flight(self, slot: int, attempt: int) -> str:
+        """The name of a log as long as nobody knows which experiment its run will belong to: `in-flight/2-1.log`."""
+        return f"in-flight/{slot}-{attempt}.log"
+
+    def settle_logs(self, measurements: Sequence[Measurement], number: int) -> list[Measurement]:
+        """The measurements with the names of their logs in experiment `number`, which is decided now; the logs are moved there."""
+        settled = []
+        for attempt, measurement in enumerate(measurements, start=1):
+            name = self.log_name(number, attempt)
+            old, new = self.log_path(measurement.log), self.log_path(name)
+            try:
+                if old.exists():  # a run that was killed at once may have written none
+                    old.replace(new)
+            except OSError as error:
+                raise _disk_error(new, error) from error
+            settled.append(replace(measurement, log=name))
+        return settled
 
     def recheck_log_name(self, number: int, attempt: int) -> str:
         """The name of the log of a run beside the experiments: `recheck/00-1.log`."""

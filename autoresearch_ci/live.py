@@ -131,8 +131,9 @@ class LiveNote:
 
     def waiting(self, descriptions: Sequence[str]) -> None:
         with self._lock:
-            self._waiting = tuple(descriptions)
-            self._write()
+            if self._waiting != tuple(descriptions):
+                self._waiting = tuple(descriptions)
+                self._write()
 
     def _write(self) -> None:
         live = Live(pid=os.getpid(), slots=tuple(self._slots[n] for n in sorted(self._slots)), waiting=self._waiting)

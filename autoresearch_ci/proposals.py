@@ -69,6 +69,10 @@ class Gate:
         self._tried.add(experiment.fingerprint)
         self._tried.update(m.fingerprint for m in experiment.measurements)
 
+    def reserve(self, text: str) -> None:
+        """What is about to be run is not proposed again, either. ValueError when it is not Python."""
+        self._tried.add(source.fingerprint(text))
+
     def tried(self, text: str) -> bool:
         """Whether this program was run. ValueError when it is not Python."""
         return source.fingerprint(text) in self._tried
@@ -142,6 +146,7 @@ class Proposals:
             if not refusal:
                 for note in notes:
                     self.console.info(note)
+                self.gate.reserve(proposal.script)
                 return replace(proposal, usage=usage, notes=notes)
             notes = (*notes, f"refused `{proposal.description}` of {proposal.proposer}: {refusal}")
         raise ProposerError(
@@ -167,7 +172,7 @@ class Proposals:
 
     def _near_miss(self, history: History, incumbent: Experiment) -> Proposal | None:
         """What looked better than the incumbent but was not sure: once more, by fresh runs alone."""
-        again = {e.parameters.get(NEAR_MISS) for e in history.experiments}
+        again = {parameters.get(NEAR_MISS) for parameters in history.parameters}
         for experiment in history.experiments:
             fresh = experiment.number not in again and NEAR_MISS not in experiment.parameters
             if fresh and experiment.parent == incumbent.commit and near_miss(experiment):

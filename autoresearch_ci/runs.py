@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import shutil
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -123,7 +124,7 @@ class Rules:
 
 @dataclass(slots=True, kw_only=True)
 class Runs:
-    """Makes runs of one session, one after another."""
+    """Makes runs of one session; `slot`: where those are made that are not said to belong elsewhere."""
 
     rules: Rules
     workspace: Workspace
@@ -133,7 +134,17 @@ class Runs:
     interrupt: Interrupt
     now: Callable[[], dt.datetime]
     conditions: Conditions = field(default_factory=Conditions)
+    slot: Slot = ONLY
+    _halted: threading.Event = field(default_factory=threading.Event)
     _usual: deque[Measurement] = field(default_factory=lambda: deque(maxlen=USUAL_RUNS))
+
+    def halt(self) -> None:
+        """Ends every run that is on as if it was interrupted: the session cannot go on."""
+        self._halted.set()
+
+    def requested(self) -> bool:
+        """Whether runs are to be stopped, by a person or because the session cannot go on."""
+        return self._halted.is_set() or self.interrupt.requested()
 
     def save(self, history: History, made: Experiment | Recheck, table: str) -> History:
         """Makes what is journaled already durable elsewhere: refs, then a push beside what comes next. The history."""
@@ -159,6 +170,7 @@ class Runs:
         description: str,
         command: str = "",
         rival: Curve = (),
+        slot: Slot | None = None,
     ) -> list[Measurement]:
         """A run of `commit`, as often as it takes to be undisturbed: the last one counts, those before it do not.
 
@@ -177,6 +189,7 @@ class Runs:
                 description=description,
                 command=command,
                 rival=rival,
+                slot=slot or self.slot,
             )
             made.append(measurement)
             same_code = [m for m in self._usual if m.commit == commit]
@@ -201,6 +214,7 @@ class Runs:
         description: str,
         command: str,
         rival: Curve,
+        slot: Slot,
     ) -> Measurement:
         """One run in a fresh export, and its reading."""
         path = self.journal.log_path(log)
@@ -208,7 +222,7 @@ class Runs:
         self.journal.running(number, description, self.now())
         evaluate = self.rules.evaluate if not command else ""
         watch = Watch(
-            self.interrupt,
+            self,
             path,
             session.metric,
             direction=session.direction,
@@ -227,6 +241,7 @@ class Runs:
                     timeout_s=self.rules.timeout_s,
                     log=path,
                     outputs=outputs,
+                    slot=slot,
                 )
                 hidden = digests.hide(tree, self.rules.evaluate_only, self.rules.files)
                 self._check_export(tree, hidden)
@@ -276,7 +291,7 @@ class Runs:
 
     def _ended(self, run: Run, watch: Watch, spoilt: list[str]) -> Run:
         """The run with what we know of its end: whether we stopped it, and whether it changed what it must not."""
-        if watch.stopped_because and run.ending is Ending.INTERRUPTED and not self.interrupt.requested():
+        if watch.stopped_because and run.ending is Ending.INTERRUPTED and not self.requested():
             ending = Ending.HOPELESS if watch.hopeless else Ending.STOPPED
             run = replace(run, ending=ending, stopped_because=watch.stopped_because)
         watch.finish()
@@ -307,7 +322,7 @@ class Runs:
                 outputs=None,
                 given=outputs,
             )
-            evaluation = self.executor.run(second, self.interrupt)
+            evaluation = self.executor.run(second, self)
         text = self.journal.scrubber.scrub_bytes(log.read_bytes())[-LOG_READ:].decode(errors="replace")
         with request.log.open("ab") as file:
             file.write(f"\n[evaluate]\n{text}".encode(errors="replace"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
-from autoresearch_ci import integrity, results, source
-from autoresearch_ci.early_stop import Curve
+from autoresearch_ci import neighbours, results, source
+from autoresearch_ci.carrying import Merge
+from autoresearch_ci.crew import Crew
 from autoresearch_ci.errors import BaselineError
 from autoresearch_ci.experiment import (
     Category,
@@ -18,19 +21,21 @@ from autoresearch_ci.experiment import (
     Measurement,
     Proposal,
     Purpose,
+    Recheck,
     Status,
     Verdict,
-    mean,
 )
-from autoresearch_ci.judge import Rule, RunAgain, judge, out_of_memory
+from autoresearch_ci.judge import Rule, RunAgain, judge
 from autoresearch_ci.noise import Readings
 from autoresearch_ci.proposals import Gate, Proposals, Proposer, Repair
 from autoresearch_ci.report.progress import progress_report
-from autoresearch_ci.runs import SEED, SEEDS_PER_EXPERIMENT, Runs
+from autoresearch_ci.runs import Runs
+from autoresearch_ci.slots import ONLY, Slot
 from autoresearch_ci.stopping import Limits, reason_to_stop
+from autoresearch_ci.trials import SHOWN_LOG, Trial, Trials, as_experiment
 from autoresearch_ci.verification import recheck
+from autoresearch_ci.waiting import Waiting
 
-SHOWN_LOG: Final = 4096  # bytes of a crash's log, from its end, that are shown
 NOTHING_LEFT: Final = "nothing is left to try"
 
 
@@ -41,6 +46,9 @@ def _tell_nobody(_: History) -> str:
 @dataclass(slots=True, kw_only=True)
 class Loop:
     """The parts of a session, wired by cli. `relieve` halves a script's device batch, None when it has none.
+
+    `slots`: where runs are made at the same time, one in each. `prefetch`: how many proposals are made in advance for each of them;
+    none where making one takes no time, since one that is made later knows more. `merge`: a three-way merge of scripts.
 
     `baseline_runs`: how often the baseline is run; once means that nothing is ever run twice. `reserved_runs`: what the end of a
     session that kept something has to measure, and what time is kept free for. `hidden`: a number of the log that no proposer
@@ -56,6 +64,9 @@ class Loop:
     baseline_runs: int
     report_every: int
     relieve: Callable[[str], str | None]
+    merge: Merge
+    slots: Sequence[Slot] = (ONLY,)
+    prefetch: int = 0
     gate: Gate = field(default_factory=Gate)
     repair: Repair | None = None
     repair_attempts: int = 0
@@ -65,21 +76,86 @@ class Loop:
     max_jump: float | None = None
     tell: Callable[[History], str] = _tell_nobody
     judge: Callable[..., Verdict | RunAgain] = judge  # another one only to be compared with it, by `nox -s bench-judge`
-    _readings: Readings = field(init=False)
-    _proposals: Proposals = field(init=False)
+    _trials: Trials = field(init=False)
+    _waiting: Waiting = field(init=False)
     _over: str = ""  # why a person, somewhere else, wants the session to end
     _table: str = ""  # results.tsv so far: written whole, the 2,000th experiment would cost more than the 10th
+    _made_for: str = ""  # the commit that the next proposal is a change of
+    _nothing_at: int = -1  # how many experiments there were when the proposer had nothing
 
     def research(self, history: History, *, moved: str = "") -> History:
         """THE LOOP: baseline, then propose → commit → run → judge → record → push, until there is a reason to stop.
 
-        `moved`: why the readings so far cannot be compared with new ones (another machine); the baseline and the incumbent are
-        then measured again first. Returns the history with the reason in `ended`; without one when the interrupt came (the
-        experiment in flight is then dropped, and everything decided before it is saved and pushed). Raises BaselineError,
-        ProposerError, and what the parts raise when the session cannot go on.
+        In every slot one experiment is in flight; what is decided first is recorded first. `moved`: why the readings so far
+        cannot be compared with new ones (another machine); the baseline and the incumbent are then measured again first.
+
+        Returns the history with the reason in `ended`; without one when the interrupt came (the experiments in flight are then
+        dropped, and everything decided before it is saved and pushed). Raises BaselineError, ProposerError, and what the parts
+        raise when the session cannot go on.
         """
-        self._readings = Readings.of(history)
-        self._proposals = Proposals(
+        history = self._begin(history, moved)
+        with Crew(self.slots, self.runs.halt) as crew:
+            history = self._neighbours(history, crew)
+            while True:
+                reason = self._reason_to_stop(history, in_flight=len(crew.trials))
+                if not (reason or crew.error or self.runs.interrupt.requested()):
+                    self._assign(history, crew)
+                if crew.is_idle:
+                    break
+                for trial, verdict in crew.decided():
+                    if verdict is not None:
+                        history = self._settle(history, trial.experiment(verdict, len(history.experiments)))
+                if (made := crew.made()) is not None:
+                    self._take(history, *made)
+        self.runs.journal.idle()
+        if crew.error is not None:
+            raise crew.error
+        if self.runs.interrupt.requested():
+            return history
+        return self.runs.journal.end(history, reason or NOTHING_LEFT)
+
+    def _assign(self, history: History, crew: Crew) -> None:
+        """A trial for every free slot, as far as there are proposals; and the making of the next one, where it will be wanted."""
+        incumbent = history.incumbent
+        assert incumbent is not None  # the baseline is one
+        while crew.free and not self._reason_to_stop(history, in_flight=len(crew.trials)):
+            if (ready := self._waiting.next()) is None:
+                break
+            taken = {trial.number for trial in crew.trials}
+            number = next(n for n in itertools.count(len(history.experiments)) if n not in taken)
+            trial = Trial(
+                self._trials,
+                ready.proposal,
+                number=number,
+                slot=crew.free[0],
+                incumbent=incumbent,
+                based_on=ready.based_on,
+            )
+            crew.begin(trial)
+        wanted = len(crew.free) + self.prefetch * len(self.slots)
+        if crew.is_making or len(self._waiting) >= wanted or self._nothing_at == len(history.experiments):
+            return
+        ahead = (*(trial.proposal for trial in crew.trials), *self._waiting.proposals)
+        if not self._reason_to_stop(history, in_flight=len(ahead), runs_before=0 if crew.free else 1):
+            self._made_for = incumbent.commit
+            seen = replace(history, pending=ahead, dropped=self._waiting.dropped)
+            self._waiting.dropped = ()
+            crew.make(partial(self._trials.proposals.following, seen))
+
+    def _take(self, history: History, proposal: Proposal | None) -> None:
+        """Lets a proposal that is made wait for a slot; with none, nobody is asked again before something else is known."""
+        incumbent = history.incumbent
+        assert incumbent is not None  # the baseline is one
+        if proposal is None:
+            self._nothing_at = len(history.experiments)
+        else:
+            self._waiting.add(proposal, self._made_for, incumbent)
+
+    # --- the beginning ------------------------------------------------------------------------------------------------
+
+    def _begin(self, history: History, moved: str) -> History:
+        """The parts as they are for this history, and what has to be measured before anything is tried."""
+        proposals = Proposals(
             proposer=self.proposer,
             gate=self.gate,
             relieve=self.relieve,
@@ -88,28 +164,33 @@ class Loop:
             interrupt=self.runs.interrupt,
             repair=self.repair,
         )
+        self._waiting = Waiting(
+            gate=self.gate, workspace=self.runs.workspace, merge=self.merge, console=self.runs.console
+        )
+        self._trials = Trials(
+            runs=self.runs,
+            proposals=proposals,
+            readings=Readings.of(history),
+            history=history,
+            rule=self.rule,
+            merge=self.merge,
+            baseline_runs=self.baseline_runs,
+            repair_attempts=self.repair_attempts,
+            hidden=self.hidden,
+            max_jump=self.max_jump,
+            several=len(self.slots) > 1,
+            judge=self.judge,
+        )
         self._table = results.write(history)
         for experiment in history.experiments:
             self.gate.remember(experiment)
         if not history.experiments and (baseline := self._baseline(history)):
-            history = self._settle(history, baseline)
-        elif moved:
-            history = self._measure_again(history, moved)
-        reason = ""
-        while not self.runs.interrupt.requested() and not (reason := self._reason_to_stop(history)):
-            proposal = self._proposals.following(history)
-            if proposal is None:
-                reason = "" if self.runs.interrupt.requested() else NOTHING_LEFT
-                break
-            experiment_or_none = self._experiment(history, proposal)
-            if experiment_or_none is not None:
-                history = self._settle(history, experiment_or_none)
-        self.runs.journal.idle()
-        return self.runs.journal.end(history, reason) if reason else history
+            return self._settle(history, baseline)
+        return self._measure_again(history, moved) if moved else history
 
     def _baseline(self, history: History) -> Experiment | None:
         """Experiment 0, the untouched script; None when interrupted. There is nothing to improve on a crash: BaselineError."""
-        commit = history.session.base_commit
+        commit, trials = history.session.base_commit, self._trials
         script = self.runs.workspace.script(commit)
         try:
             source.fingerprint(script)
@@ -118,97 +199,36 @@ class Loop:
         proposal = Proposal(
             script=script, description="Baseline — no modifications", category=Category.OTHER, proposer="baseline"
         )
-        started = self.runs.now()
-        measurements: list[Measurement] = []
+        started, measurements = self.runs.now(), list[Measurement]()
         with self.runs.console.group("Baseline"):
             for turn in range(self.baseline_runs):
-                measurements += self._run(history, 0, commit, proposal, measurements, turn)
+                run = trials.wanted(
+                    commit,
+                    number=0,
+                    turn=turn,
+                    description=proposal.description,
+                    log=partial(self._log_of_baseline, len(measurements)),
+                    slot=self.slots[0],
+                )
+                measurements += trials.seen(run())
                 if measurements[-1].run.ending is Ending.INTERRUPTED:
                     return None
-                reason = self._crash_reason(history, measurements[-1])
-                if reason:
+                if reason := trials.crash_reason(measurements[-1]):
                     raise BaselineError(
                         f"the baseline failed: {reason}",
                         hint="run the script by itself first; its log is "
                         f"{self.runs.journal.log_path(measurements[-1].log)}",
                     )
-        return self._as_experiment(
-            0, proposal, measurements, "", started, Verdict(status=Status.KEEP, reason="the baseline")
+        return as_experiment(
+            0,
+            proposal,
+            measurements,
+            commit=commit,
+            parent="",
+            verdict=Verdict(status=Status.KEEP, reason="the baseline"),
+            started_at=started,
+            finished_at=self.runs.now(),
         )
-
-    def _experiment(self, history: History, proposal: Proposal) -> Experiment | None:
-        """The proposal, run as often as it takes to judge it; None when interrupted."""
-        incumbent = history.incumbent
-        assert incumbent is not None  # the baseline is one
-        number, started = len(history.experiments), self.runs.now()
-        with self.runs.console.group(f"Experiment {number}: {proposal.description}"):
-            commit = self._commit(history, proposal, number)
-            measurements = self._run(history, number, commit, proposal, [], 0, _curve(history, incumbent))
-            if out_of_memory(measurements[-1]) and (smaller := self._proposals.relieved(proposal)):
-                self.runs.console.info("out of memory: once more with half the device batch")
-                proposal = smaller
-                commit = self._commit(history, proposal, number)
-                measurements += self._run(history, number, commit, proposal, measurements, 0)
-            for _ in range(self.repair_attempts):
-                mended = self._mended(history, incumbent, proposal, measurements[-1])
-                again, proposal = mended.script != proposal.script, mended
-                if not again:
-                    break
-                commit = self._commit(history, proposal, number)
-                measurements += self._run(history, number, commit, proposal, measurements, 0)
-            while True:
-                if measurements[-1].run.ending is Ending.INTERRUPTED:
-                    return None
-                verdict = self._verdict(history, incumbent, proposal, measurements, commit)
-                if isinstance(verdict, Verdict):
-                    break
-                self.runs.console.info(
-                    f"again, the {'incumbent' if verdict.incumbent else 'candidate'}: {verdict.reason}"
-                )
-                whose = incumbent.commit if verdict.incumbent else commit
-                turn = sum(m.commit == whose and not m.disturbed for m in measurements)
-                measurements += self._run(history, number, whose, proposal, measurements, turn)
-        return self._as_experiment(number, proposal, measurements, incumbent.commit, started, verdict)
-
-    def _mended(
-        self, history: History, incumbent: Experiment, proposal: Proposal, measurement: Measurement
-    ) -> Proposal:
-        """The proposal after a crash by a plain mistake: one that ended by itself, and not for want of memory."""
-        reason = self._crash_reason(history, measurement)
-        if not reason or measurement.run.ending is not Ending.EXITED or out_of_memory(measurement):
-            return proposal
-        self.runs.console.info(f"crashed ({reason}): its author may mend it")
-        log = self.runs.journal.read_log(measurement.log, SHOWN_LOG)
-        return self._proposals.mended(self.runs.workspace.script(incumbent.commit), proposal, reason, log)
-
-    def _verdict(
-        self, history: History, incumbent: Experiment, proposal: Proposal, measurements: list[Measurement], commit: str
-    ) -> Verdict | RunAgain:
-        """What the runs so far say. A candidate that crashes in any of its runs is a crash; so is an incumbent never."""
-        crashed = next((r for m in measurements if m.commit == commit and (r := self._crash_reason(history, m))), "")
-        if crashed:
-            return Verdict(status=Status.CRASH, reason=crashed)
-        if measurements[-1].run.ending is Ending.HOPELESS:
-            return Verdict(status=Status.DISCARD, reason=measurements[-1].run.stopped_because)
-        candidate = _values(measurements, commit)
-        again = _values(measurements, incumbent.commit)
-        before = self._readings.compared(incumbent.commit)
-        verdict = self.judge(
-            candidate,
-            (*before, *again),
-            noise=self._readings.noise_with(candidate, incumbent=(incumbent.commit, again)),
-            typical_gain=self._readings.typical_gain,
-            runs=len(measurements),
-            lines=source.code_lines(proposal.script),
-            incumbent_lines=incumbent.lines,
-            direction=history.session.direction,
-            rule=self.rule,
-        )
-        if isinstance(verdict, Verdict) and verdict.status is Status.KEEP and len(candidate) == 1:
-            flagged = next((m.flags[0] for m in measurements if m.commit == commit and m.flags), "")
-            if flagged:  # never kept by one reading alone
-                return RunAgain(False, f"flagged: {flagged}")
-        return verdict
 
     def _measure_again(self, history: History, why: str) -> History:
         """Baseline and incumbent on this machine: readings of two machines are never compared."""
@@ -224,17 +244,63 @@ class Loop:
             wanted=self.baseline_runs,
             note=why,
         )
-        if made is None:
+        return history if made is None else self._add(history, made)
+
+    def _neighbours(self, history: History, crew: Crew) -> History:
+        """The untouched script in all slots at once: what neighbours cost it, once for every number of slots."""
+        baseline = history.baseline
+        known = any(r.purpose is Purpose.NEIGHBOURS and r.wanted == len(self.slots) for r in history.rechecks)
+        if len(self.slots) == 1 or known or baseline is None or self.runs.interrupt.requested():
             return history
-        self._readings.add_recheck(made)
-        return self.runs.save(self.runs.journal.append_recheck(history, made), made, self._table)
+        self.runs.console.info(f"the baseline in all {len(self.slots)} slots at the same time")
+        started, number = self.runs.now(), len(history.rechecks)
+        wanted = [
+            self._trials.wanted(
+                baseline.commit,
+                number=0,
+                turn=0,
+                description="the baseline, beside itself",
+                log=partial(self._log_of_neighbour, number, slot),
+                slot=slot,
+            )
+            for slot in self.slots
+        ]
+        made = [measurements[-1] for measurements in crew.together(wanted)]
+        if any(m.run.ending is Ending.INTERRUPTED for m in made):
+            return history
+        cost = neighbours.cost([m for m in baseline.measurements if m.counts], made)
+        self.runs.console.info(cost)
+        together = Recheck(
+            purpose=Purpose.NEIGHBOURS,
+            reference=baseline.commit,
+            subject=baseline.commit,
+            wanted=len(self.slots),
+            measurements=tuple(self._trials.seen(made)),
+            note=cost,
+            started_at=started,
+            finished_at=self.runs.now(),
+        )
+        return self._add(history, together)
+
+    def _log_of_baseline(self, before: int, again: int) -> str:
+        return self.runs.journal.log_name(0, before + 1 + again)
+
+    def _log_of_neighbour(self, number: int, slot: Slot, again: int) -> str:
+        return self.runs.journal.recheck_log_name(number, slot.number + again * len(self.slots))
+
+    # --- the record ---------------------------------------------------------------------------------------------------
+
+    def _add(self, history: History, made: Recheck) -> History:
+        self._trials.readings.add_recheck(made)
+        history = self._trials.history = self.runs.journal.append_recheck(history, made)
+        return self.runs.save(history, made, self._table)
 
     def _settle(self, history: History, experiment: Experiment) -> History:
         """Makes the experiment durable, in the order that a dying machine cannot break: journal, refs, push. Then tells it."""
-        history = self.runs.journal.append(history, experiment)
+        history = self._trials.history = self.runs.journal.append(history, experiment)
         experiment = history.experiments[-1]  # as it was recorded: without secrets
         self.gate.remember(experiment)
-        self._readings.add(experiment)
+        self._trials.readings.add(experiment)
         self._table += results.row(experiment)
         self.runs.save(history, experiment, self._table)
         shown = "—" if experiment.metric is None else f"{experiment.metric:.6g}"
@@ -245,6 +311,9 @@ class Loop:
             )
         if experiment.status is Status.KEEP and experiment.number > 0:
             self.runs.console.notice(f"Kept: {experiment.description}", line)
+            self._waiting.carry_over(experiment)
+        elif len(self.slots) > 1:
+            self.runs.console.info(f"experiment {experiment.number}, {experiment.description}: {line}")
         else:
             self.runs.console.info(line)
         if experiment.number > 0 and experiment.number % self.report_every == 0:
@@ -252,98 +321,13 @@ class Loop:
         self._over = self.tell(history)
         return history
 
-    def _commit(self, history: History, proposal: Proposal, number: int) -> str:
-        incumbent = history.incumbent
-        assert incumbent is not None
-        body = f"\n\n{proposal.rationale}" if proposal.rationale else ""
-        trailers = f"\n\nAutoresearch-Session: {history.session.tag}\nAutoresearch-Experiment: {number}"
-        message = f"exp: {proposal.description}{body}{trailers}\nAutoresearch-Proposer: {proposal.proposer}\n"
-        return self.runs.workspace.commit(incumbent.commit, proposal.script, message)
-
-    def _run(
-        self,
-        history: History,
-        number: int,
-        commit: str,
-        proposal: Proposal,
-        before: list[Measurement],
-        turn: int,
-        rival: Curve = (),
-    ) -> list[Measurement]:
-        """One run within an experiment, and those before it that were disturbed.
-
-        The n-th runs of candidate and incumbent get the same seed, every other run its own.
-        """
-        once = self.baseline_runs == 1 and turn == 0
-        seed = SEED if once else SEED + SEEDS_PER_EXPERIMENT * number + turn
-        made = self.runs.measure(
-            history.session,
-            commit=commit,
-            log=lambda again: self.runs.journal.log_name(number, len(before) + 1 + again),
-            seed=seed,
-            number=number,
-            description=proposal.description,
-            rival=rival,
-        )
-        made = [replace(m, reading=m.reading.without(self.hidden)) for m in made]
-        return [replace(m, flags=integrity.flags(m, history, max_jump=self.max_jump)) for m in made]
-
-    def _crash_reason(self, history: History, measurement: Measurement) -> str:
-        return self.runs.rules.crash_reason(measurement, history.session.metric)
-
-    def _as_experiment(
-        self,
-        number: int,
-        proposal: Proposal,
-        measurements: list[Measurement],
-        parent: str,
-        started: dt.datetime,
-        verdict: Verdict,
-    ) -> Experiment:
-        own = [m for m in measurements if m.commit != parent]
-        commit, crashed = own[-1].commit, verdict.status is Status.CRASH
-        values = _values(own, commit)
-        memory = [m.memory_gb for m in own if m.commit == commit and m.memory_gb is not None]
-        return Experiment(
-            number=number,
-            commit=commit,
-            parent=parent,
-            description=proposal.description,
-            category=proposal.category,
-            verdict=verdict,
-            metric=None if crashed else mean(values) if values else own[-1].reading.metric,
-            memory_gb=None if crashed else max(memory, default=None),
-            rationale=proposal.rationale,
-            proposer=proposal.proposer,
-            parameters=proposal.parameters,
-            usage=proposal.usage,
-            notes=proposal.notes,
-            lines=source.code_lines(proposal.script),
-            fingerprint=measurements[0].fingerprint,
-            measurements=tuple(measurements),
-            started_at=started,
-            finished_at=self.runs.now(),
-        )
-
-    def _reason_to_stop(self, history: History) -> str:
+    def _reason_to_stop(self, history: History, *, in_flight: int, runs_before: int = 0) -> str:
+        """Why no experiment is begun beside those `in_flight`, or would be after `runs_before` more; empty to go on."""
         if self._over:
             return self._over
         longest = max(
             (m.run.wall_s for e in history.experiments[-20:] for m in e.measurements), default=self.runs.rules.timeout_s
         )
         elapsed = (self.runs.now() - self.began).total_seconds()
-        runs = 1 + (self.reserved_runs if history.kept else 0)
-        return reason_to_stop(history, self.limits, elapsed_s=elapsed, next_s=runs * longest)
-
-
-def _curve(history: History, incumbent: Experiment) -> Curve:
-    """The incumbent's curve, as this machine last made it."""
-    here = [m for r in history.rechecks if r.purpose is Purpose.MACHINE for m in r.measurements]
-    return next((m.curve for m in reversed([*incumbent.measurements, *here]) if m.commit == incumbent.commit), ())
-
-
-def _values(measurements: list[Measurement], commit: str) -> tuple[float, ...]:
-    """The readings of `commit` that count."""
-    return tuple(
-        m.reading.metric for m in measurements if m.commit == commit and m.counts and m.reading.metric is not None
-    )
+        runs = runs_before + 1 + (self.reserved_runs if history.kept else 0)
+        return reason_to_stop(history, self.limits, elapsed_s=elapsed, next_s=runs * longest, in_flight=in_flight)

@@ -22,14 +22,14 @@ class Limits:
     max_crashes: int | None = None
 
 
-def reason_to_stop(history: History, limits: Limits, *, elapsed_s: float, next_s: float) -> str:
+def reason_to_stop(history: History, limits: Limits, *, elapsed_s: float, next_s: float, in_flight: int = 0) -> str:
     """Why no further experiment is started, in one line; empty to go on.
 
     `elapsed_s`: seconds since this process began. `next_s`: seconds that the next experiment may need, so that none is started
-    which cannot end in time.
+    which cannot end in time. `in_flight`: experiments that are begun, or will be.
     """
     done = len(history.tried)
-    if limits.max_iterations is not None and done >= limits.max_iterations:
+    if limits.max_iterations is not None and done + in_flight >= limits.max_iterations:
         return f"the maximum of {limits.max_iterations} experiments is reached"
     best = history.best if limits.target is not None else None
     if limits.target is not None and best is not None and best.metric is not None:

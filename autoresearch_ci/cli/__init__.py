@@ -111,7 +111,7 @@ def finalize(
         from autoresearch_ci.cli.dropping import drop_commits
 
         return drop_commits(as_recorded(_call(config, flags)), drop, measure=measure).exit_code
-    from autoresearch_ci.cli.research import finalize_session
+    from autoresearch_ci.cli.finalizing import finalize_session
 
     return finalize_session(as_recorded(_call(config, flags)), measure=measure)
 

@@ -19,6 +19,7 @@ from autoresearch_ci import canary
 from autoresearch_ci.canary import Attempt
 from autoresearch_ci.cli import wiring
 from autoresearch_ci.cli.environment import Place, cache_folder, environment
+from autoresearch_ci.cli.forge import choose_forge
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.cli.signals import Signals
 from autoresearch_ci.console import Console
@@ -115,7 +116,7 @@ def _state(directory: Path, checkout: Checkout, loaded: Loaded) -> str:
 
 def _forge(environ: Mapping[str, str], checkout: Checkout, loaded: Loaded, directory: Path) -> str:
     state = wiring.state_folder(directory, checkout.git_dir, loaded.settings.state_dir)
-    forge = wiring.choose_forge(environ, loaded.settings, checkout, state)
+    forge = choose_forge(environ, loaded.settings, checkout, state)
     return f"{forge.repository_url or 'local'}, default branch {forge.default_branch()}"
 
 

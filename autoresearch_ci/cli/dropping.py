@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -11,10 +10,9 @@ from typing import Final
 
 from autoresearch_ci import results, source
 from autoresearch_ci.cli import wiring
+from autoresearch_ci.cli.opening import measuring, opening
 from autoresearch_ci.cli.options import Call
-from autoresearch_ci.cli.research import attend, measuring
 from autoresearch_ci.cli.signals import Signals
-from autoresearch_ci.cli.trigger import check_event
 from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.experiment import Experiment, History, Recheck, Status
@@ -47,14 +45,7 @@ def drop_commits(call: Call, wanted: Sequence[str], *, measure: bool = True) -> 
     The session's own branch stays as it is. SettingsError for a hash that is no keep of the session, GitError when another keep
     builds on it. Where nothing can be run, that is said, and the pull request is a draft.
     """
-    call.console.mask()
-    check_event(call.environ)
-    loaded, today = call.load(), dt.datetime.now(dt.UTC).date()
-    with (
-        Signals() as signals,
-        wiring.open_session(call.environ, call.directory, loaded, today=today, starting=False) as opened,
-    ):
-        attend(call, opened, signals)
+    with Signals() as signals, opening(call, signals) as opened:
         wiring.refuse_two(opened.tag, opened.running_in)
         history, dropped = keeps_named(opened.history, opened.tag, wanted)
         reduced = push_without(

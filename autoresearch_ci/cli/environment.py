@@ -20,6 +20,7 @@ from autoresearch_ci.experiment import Run
 from autoresearch_ci.platforms import PROBE, Adjustments, Detection, Platform, adjustments, parse_probe, resolve
 from autoresearch_ci.runs import Executor, Interrupt, RunRequest
 from autoresearch_ci.settings import Settings
+from autoresearch_ci.slots import ONLY, Slot
 
 if TYPE_CHECKING:
     from autoresearch_ci.executors.container import ContainerExecutor
@@ -45,6 +46,7 @@ class Place:
     detection: Detection
     adjustments: Adjustments
     wall: str = ""
+    slots: tuple[Slot, ...] = (ONLY,)
 
 
 @contextmanager

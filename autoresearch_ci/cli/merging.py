@@ -6,6 +6,7 @@ from functools import partial
 
 from autoresearch_ci.cli import tags, wiring
 from autoresearch_ci.cli.options import Call
+from autoresearch_ci.cli.record import recorded
 from autoresearch_ci.errors import GitError, SettingsError
 from autoresearch_ci.experiment import History
 from autoresearch_ci.workspace import MergeMethod, find_author, inspect_repository, merge_branch
@@ -22,7 +23,7 @@ def merge(call: Call, *, method: str) -> None:
     checkout = inspect_repository(call.directory, str(values.get("training-script") or "train.py"))
     state = wiring.state_folder(call.directory, checkout.git_dir, values.get("state-dir"))
     tag = tags.recorded_tag(str(values.get("tag") or ""), partial(tags.latest_tag, state, None))
-    found = wiring.recorded(call.environ, call.directory, {**values, "tag": tag})
+    found = recorded(call.environ, call.directory, {**values, "tag": tag})
     into = str(values.get("base") or (found[0].session.base_branch if found else "") or checkout.base_branch)
     if not into:
         raise GitError("it is not known which branch to merge into", hint="name it with `--base`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from autoresearch_ci.cli.conclusion import in_repository
 from autoresearch_ci.cli.environment import Place
@@ -17,7 +17,9 @@ from autoresearch_ci.knobs import halve_batch
 from autoresearch_ci.platforms import Platform
 from autoresearch_ci.runs import Interrupt, Rules, Runs
 from autoresearch_ci.session import Loop
+from autoresearch_ci.slots import Slot
 from autoresearch_ci.stopping import Limits
+from autoresearch_ci.workspace import merged_script
 
 
 def make_runs(console: Console, opened: Opened, place: Place, interrupt: Interrupt, files: Mapping[str, str]) -> Runs:
@@ -50,6 +52,7 @@ def make_runs(console: Console, opened: Opened, place: Place, interrupt: Interru
         interrupt=interrupt,
         now=lambda: dt.datetime.now(dt.UTC),
         conditions=_conditions(place),
+        slot=place.slots[0],
     )
 
 
@@ -80,7 +83,12 @@ def make_limits(opened: Opened) -> Limits:
 
 
 def make_loop(
-    opened: Opened, runs: Runs, proposing: Proposing, began: dt.datetime, tell: Callable[[History], str]
+    opened: Opened,
+    runs: Runs,
+    proposing: Proposing,
+    slots: Sequence[Slot],
+    began: dt.datetime,
+    tell: Callable[[History], str],
 ) -> Loop:
     settings = opened.settings
     return Loop(
@@ -97,6 +105,9 @@ def make_loop(
         max_jump=settings.max_jump,
         report_every=settings.report_every,
         relieve=halve_batch,
+        merge=merged_script,
+        slots=slots,
+        prefetch=settings.prefetch if proposing.takes_time else 0,
         began=began,
         tell=tell,
     )

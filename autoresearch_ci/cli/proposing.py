@@ -38,11 +38,12 @@ MAX_READ_ONLY: Final = 20  # files that are shown to a model
 
 @dataclass(slots=True, kw_only=True)
 class Proposing:
-    """What proposes in a session."""
+    """What proposes in a session. `takes_time`: whether a model or an agent is asked, so that it pays to ask in advance."""
 
     proposer: Proposer
     gate: Gate
     repair: Repair | None = None
+    takes_time: bool = False
 
 
 class Preparation:
@@ -91,7 +92,9 @@ class Preparation:
             proposer = Line(author, search)
         if self._plan.wishes or proposer is None:
             proposer = QueueProposer(self._plan.wishes, script=self._script, gate=gate, author=author, then=proposer)
-        return Proposing(proposer=proposer, gate=gate, repair=llm.repair if llm else None)
+        return Proposing(
+            proposer=proposer, gate=gate, repair=llm.repair if llm else None, takes_time=author is not None
+        )
 
     def _read_plan(self) -> Plan:
         """The plan, with the hypothesis as its first wish."""

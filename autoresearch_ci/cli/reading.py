@@ -59,9 +59,9 @@ def find_history(
     """The named file's history, else that of this repository's session, else that of `results.tsv` in the folder."""
     if results_file is not None:
         return read_history(results_file if results_file.is_absolute() else directory / results_file, values)
-    from autoresearch_ci.cli import wiring  # git and its library: a table that was named needs neither
+    from autoresearch_ci.cli.record import recorded  # git and its library: a table that was named needs neither
 
-    found = wiring.recorded(environ, directory, values)
+    found = recorded(environ, directory, values)
     if found is not None:
         return found[0]
     default = directory / str(values.get("results-file") or "results.tsv")
@@ -113,9 +113,9 @@ def show_status(call: Call, *, as_json: bool, repository: str | None = None) -> 
     if repository is not None:
         history = _history_on_the_server(call, repository)
     else:
-        from autoresearch_ci.cli import wiring
+        from autoresearch_ci.cli.record import recorded
 
-        found = wiring.recorded(call.environ, call.directory, call.values())
+        found = recorded(call.environ, call.directory, call.values())
         if found is None:
             raise SettingsError(
                 "there is no session here", hint="`autoresearch-ci run` starts one; `--tag` names another"

@@ -102,11 +102,11 @@ def as_recorded(call: Call) -> Call:
     A dispatch of a task brings a tag and no more, and the settings file may not have what the session's own dispatch gave. What the
     environment or a flag says stays, and is refused later when the session began with something else.
     """
-    from autoresearch_ci.cli import wiring
+    from autoresearch_ci.cli.record import recorded
 
     check_event(call.environ)  # before anything of the checkout is read
     values = call.values()
-    found = wiring.recorded(call.environ, call.directory, values)
+    found = recorded(call.environ, call.directory, values)
     if found is None:
         return call
     session = found[0].session
@@ -138,7 +138,7 @@ def _continue(call: Call, count: int) -> Outcome:
 
 
 def _finalize(call: Call, *, measure: bool = True, verify_runs: int = 0) -> Outcome:
-    from autoresearch_ci.cli.research import finalize_session
+    from autoresearch_ci.cli.finalizing import finalize_session
 
     code = finalize_session(call, measure=measure, verify_runs=verify_runs)
     return Outcome(code, cell(headline(_recorded(call)), MAX_TOLD))
@@ -157,9 +157,9 @@ def _so_far(call: Call) -> tuple[str, int, int]:
 
 def _recorded(call: Call) -> History:
     """The session as it is recorded on this machine, where it just was at work."""
-    from autoresearch_ci.cli import wiring
+    from autoresearch_ci.cli.record import recorded
 
-    found = wiring.recorded(call.environ, call.directory, call.values())
+    found = recorded(call.environ, call.directory, call.values())
     if found is None:
         raise _nothing(str(call.values().get("tag") or ""))
     return found[0]

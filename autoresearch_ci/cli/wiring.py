@@ -1,7 +1,4 @@
-"""Opens a session from the settings: its repository, its record, its forge, held by this process alone.
-
-PyGithub is imported only when GitHub is the forge: a local session does not wait for it.
-"""
+"""Opens a session from the settings: its repository, its record, its forge, held by this process alone."""
 
 from __future__ import annotations
 
@@ -9,25 +6,23 @@ import datetime as dt
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, assert_never
+from typing import assert_never
 
 import platformdirs
 from filelock import FileLock, Timeout
 
 from autoresearch_ci import journal
 from autoresearch_ci.cli import tags
+from autoresearch_ci.cli.forge import Forge, choose_forge
 from autoresearch_ci.cli.hours import Hours, hours
 from autoresearch_ci.errors import ForgeError, GitError, MachineError, SettingsError
 from autoresearch_ci.experiment import History
-from autoresearch_ci.forges.counting import Requests
-from autoresearch_ci.forges.local import LocalForge
-from autoresearch_ci.forges.pull_request import PullRequest, PullStanding, PullState
+from autoresearch_ci.forges.pull_request import PullStanding, PullState
 from autoresearch_ci.journal import Journal
 from autoresearch_ci.scrubber import Scrubber, in_git_config
 from autoresearch_ci.settings import Loaded, Settings
@@ -38,77 +33,7 @@ from autoresearch_ci.workspace import (
     Workspace,
     find_author,
     inspect_repository,
-    read_session,
 )
-
-if TYPE_CHECKING:
-    pass
-
-
-class Forge(Protocol):
-    """Where the branch is pushed to, and the pull request made. Every method raises ForgeError and is safe to repeat."""
-
-    @property
-    def remote_url(self) -> str: ...
-
-    @property
-    def repository_url(self) -> str: ...
-
-    @property
-    def token(self) -> str: ...
-
-    @property
-    def token_hours(self) -> float | None: ...
-
-    @property
-    def requests(self) -> Requests: ...
-
-    def secrets(self) -> tuple[str, ...]: ...
-
-    def within(self, patience_s: float) -> Forge: ...
-
-    def default_branch(self) -> str: ...
-
-    def permission(self, user: str) -> str: ...
-
-    def is_public(self) -> bool: ...
-
-    def is_from_fork(self, number: int) -> bool: ...
-
-    def pull_head(self, number: int) -> tuple[str, str]: ...
-
-    def standing(self, branch: str, base: str = "") -> PullStanding: ...
-
-    def publish(
-        self,
-        *,
-        branch: str,
-        base: str,
-        title: str,
-        body: str,
-        draft: bool,
-        labels: tuple[str, ...],
-        attachments: Mapping[str, bytes | str],
-        reviewers: tuple[str, ...] = (),
-        assignees: tuple[str, ...] = (),
-        note: str = "",
-    ) -> PullRequest: ...
-
-    def merge_pull(self, number: int, *, method: Literal["squash", "rebase", "merge"], head_sha: str = "") -> str: ...
-
-    def set_status(
-        self, commit: str, *, state: Literal["pending", "success", "failure", "error"], description: str, url: str = ""
-    ) -> None: ...
-
-    def comment(self, number: int, text: str) -> None: ...
-
-    def react(self, comment_id: int, content: Literal["eyes", "+1", "confused", "rocket"]) -> None: ...
-
-    def dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str]) -> None: ...
-
-    def run_status(self, run_id: int) -> str: ...
-
-    def cancel_run(self, run_id: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -158,20 +83,6 @@ def state_folder(directory: Path, git_dir: Path, state_dir: str | None) -> Path:
 def state_root(directory: Path, state_dir: str | None) -> Path:
     """The folder for everything the program keeps: the setting, else the system's place for it."""
     return directory / Path(state_dir).expanduser() if state_dir else platformdirs.user_state_path("autoresearch_ci")
-
-
-def choose_forge(environ: Mapping[str, str], settings: Settings, checkout: Checkout, state: Path) -> Forge:
-    """GitHub inside Actions or when asked for; else a folder on this machine."""
-    in_actions = environ.get("GITHUB_ACTIONS") == "true"
-    if settings.forge == "github" or (settings.forge == "auto" and in_actions):
-        return _github(environ, checkout)
-    return LocalForge(checkout.root, state / "pull-requests", base_branch=checkout.base_branch or "HEAD")
-
-
-def _github(environ: Mapping[str, str], checkout: Checkout) -> Forge:
-    from autoresearch_ci.forges.github import GitHubForge
-
-    return GitHubForge.from_environment(environ, checkout.origin)
 
 
 @contextmanager
@@ -360,42 +271,3 @@ def _check_same(settings: Settings, checkout: Checkout, history: History) -> Non
                 f"`{name}` is {now}, but the session `{session.tag}` began with {then}",
                 hint="its results could not be compared: set it back, or choose another `tag`",
             )
-
-
-def recorded(environ: Mapping[str, str], directory: Path, values: Mapping[str, Any]) -> tuple[History, Journal] | None:
-    """The session that is recorded for looking at it, without holding it; None when there is none.
-
-    One known only to the remote is read from its refs; without a tag it is the latest, of this machine or else of the remote.
-    """
-    try:
-        checkout = inspect_repository(directory, str(values.get("training-script") or "train.py"))
-    except (GitError, SettingsError):
-        return None  # a folder with nothing but a results.tsv can be reported on, too
-    state = state_folder(directory, checkout.git_dir, values.get("state-dir"))
-    remote = _remote_of(environ, checkout, values)
-    try:
-        tag = tags.recorded_tag(str(values.get("tag") or ""), partial(tags.latest_tag, state, remote))
-    except SettingsError:
-        return None
-    record = Journal(state / tag)
-    data = record.load()
-    if not data and remote is not None:
-        with tempfile.TemporaryDirectory(prefix="autoresearch-status-") as folder:
-            data = journal.join_segments(read_session(remote, tag, Path(folder)))
-    if not data:
-        return None
-    try:
-        return journal.parse(data), record
-    except ValueError as error:
-        raise GitError(f"the session's journal cannot be read: {error}", hint="was it edited?") from error
-
-
-def _remote_of(environ: Mapping[str, str], checkout: Checkout, values: Mapping[str, Any]) -> Remote | None:
-    """Where sessions of other machines are seen; None without a token: only what is here can be looked at then."""
-    forge: Forge = LocalForge(checkout.root, checkout.root)
-    if values.get("forge") != "local" and checkout.origin:
-        try:
-            forge = _github(environ, checkout)
-        except (ForgeError, SettingsError):
-            return None
-    return Remote(url=forge.remote_url, token=lambda: forge.token)

@@ -29,6 +29,7 @@ KEPT: Final = 12
 DEAD_ENDS: Final = 10
 NEAR_MISSES: Final = 5
 CRASHES: Final = 3
+PENDING: Final = 16
 
 DISCIPLINE: Final = """\
 - Propose ONE focused change. Never bundle changes that could be tested one by one.
@@ -145,8 +146,10 @@ class Prompts:
     ) -> str:
         """What is asked now: the script, what was tried, and where to go. ValueError when the script alone is too long."""
         parts = [f"# {self.script_name} now\n{_fenced(script, 'python')}"]
+        if history.pending:
+            parts.append(_pending(history))
         demand = f"# Now\n{_demand(course, wish, outlook)}"
-        room = self._characters - len(self.system(form)) - len(parts[0]) - len(demand)
+        room = self._characters - len(self.system(form)) - sum(map(len, parts)) - len(demand)
         if room < 0:
             raise ValueError(
                 f"{self.script_name} has {len(script)} characters, too many for `prompt-tokens` {self.tokens}: raise it"
@@ -223,6 +226,13 @@ def _demand(course: Course, wish: str, outlook: str) -> str:
             f"would try next, so that you can do better than that:\n{outlook}"
         )
     return asked
+
+
+def _pending(history: History) -> str:
+    lines = [f"- [{p.category.value}] {clean(p.description, 160)}" for p in history.pending[-PENDING:]]
+    return "# Being tried now\nNo results yet; propose something that can be put together with these.\n" + "\n".join(
+        lines
+    )
 
 
 def _tried(history: History) -> list[str]:

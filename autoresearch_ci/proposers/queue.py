@@ -66,7 +66,8 @@ class QueueProposer:
         return replace(proposal, usage=spent + proposal.usage, notes=(*notes, *proposal.notes)) if proposal else None
 
     def _next_wish(self, history: History, script: str) -> Proposal | None:
-        done = {experiment.parameters.get(WISH) for experiment in history.experiments}
+        self._asked -= {str(proposal.parameters.get(WISH)) for proposal in history.dropped}
+        done = {parameters.get(WISH) for parameters in history.parameters}
         for wish in self._wishes:
             if wish.text in done or wish.text in self._asked:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from autoresearch_ci.workspace.refs import REPORT_TRAILER, Refs
 from autoresearch_ci.workspace.remote import Remote
 from autoresearch_ci.workspace.scripts import merged_script
 
+MAX_SCRIPTS = 64  # that are remembered: the incumbent's, and those of what is in flight
 _SOMEBODY = "somebody else pushed to it"
 _ELSEWHERE = "it went another way on the remote"
 
@@ -80,6 +82,7 @@ class Workspace:
         self._courier = Courier()
         self._counter = itertools.count(1)
         self._scripts: dict[str, str] = {}
+        self._reading = threading.RLock()  # of the scripts: runs are made in threads of their own
         self._parents: dict[str, str] = {}
         self.use_base(checkout.base_commit)
         self._load()
@@ -134,11 +137,13 @@ class Workspace:
     # What the loop needs
 
     def script(self, commit: str) -> str:
-        """The training script's text in `commit`."""
-        if commit not in self._scripts:
-            blob = self._git.read("cat-file", "blob", f"{commit}:{self._checkout.script}").out
-            self._remember(commit, blob.decode("utf-8", "replace"))
-        return self._scripts[commit]
+        """The training script's text in `commit`. For any thread."""
+        with self._reading:
+            if (script := self._scripts.get(commit)) is None:
+                blob = self._git.read("cat-file", "blob", f"{commit}:{self._checkout.script}").out
+                script = blob.decode("utf-8", "replace")
+                self._remember(commit, script)
+            return script
 
     def commit(self, parent: str, script: str, message: str) -> str:
         """Writes blob, tree and commit (no ref moves); the full hash of the commit.
@@ -505,6 +510,7 @@ class Workspace:
             self._loose_refs = 0
 
     def _remember(self, commit: str, script: str) -> None:
-        if len(self._scripts) >= 16:
-            self._scripts.pop(next(iter(self._scripts)))
-        self._scripts[commit] = script
+        with self._reading:
+            if len(self._scripts) >= MAX_SCRIPTS:
+                self._scripts.pop(next(iter(self._scripts)))
+            self._scripts[commit] = script

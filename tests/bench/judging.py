@@ -41,6 +41,7 @@ from autoresearch_ci.runs import Interrupt, Rules, RunRequest, Runs
 from autoresearch_ci.session import Loop
 from autoresearch_ci.stopping import Limits
 from autoresearch_ci.verification import verify
+from autoresearch_ci.workspace import merged_script
 from tests.bench.intervals import mean, wilson
 
 RUNS = 120  # of one session, the baseline's and the repeated ones included; the verification comes after them
@@ -267,6 +268,7 @@ def session(contender: Contender, world: World, seed: int, folder: Path) -> Outc
         baseline_runs=contender.baseline_runs,
         report_every=10**9,
         relieve=lambda _: None,
+        merge=merged_script,
         max_jump=math.inf,  # this measures the judge, not what is flagged
         began=NOW,
         judge=contender.make(),

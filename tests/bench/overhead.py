@@ -33,7 +33,7 @@ from autoresearch_ci.judge import Rule
 from autoresearch_ci.runs import Executor, Interrupt, Rules, RunRequest, Runs
 from autoresearch_ci.session import Loop
 from autoresearch_ci.stopping import Limits
-from autoresearch_ci.workspace import Author, Remote, Workspace, inspect_repository, new_repository
+from autoresearch_ci.workspace import Author, Remote, Workspace, inspect_repository, merged_script, new_repository
 
 assert sys.platform != "win32", "it reads the memory of children as POSIX systems count it"
 
@@ -120,6 +120,7 @@ def new_session(folder: Path, executor: Executor) -> tuple[Loop, History]:
         baseline_runs=1,
         report_every=10,
         relieve=lambda _: None,
+        merge=merged_script,
         began=dt.datetime.now(dt.UTC),
     )
     return loop, history

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch_ci.cli import wiring
+from autoresearch_ci.cli.record import recorded
 from autoresearch_ci.errors import GitError, SettingsError
 from autoresearch_ci.experiment import Status
 from autoresearch_ci.journal import Journal
@@ -139,7 +139,7 @@ def test_status_from_another_machine(open_workspace: Open, repository: Checkout,
     workspace.record(record.begin(history_of([], base=workspace.base_commit)), record.all_files())
     assert workspace.push()
     values = {"tag": "nov22", "state-dir": str(tmp_path / "elsewhere")}
-    found = wiring.recorded({}, repository.path, values)
+    found = recorded({}, repository.path, values)
     assert found is not None
     assert found[0].session.base_commit == workspace.base_commit
-    assert wiring.recorded({}, repository.path, values | {"tag": "absent"}) is None
+    assert recorded({}, repository.path, values | {"tag": "absent"}) is None

@@ -23,6 +23,7 @@ from autoresearch_ci.proposals import MAX_REFUSALS
 from autoresearch_ci.runs import Interrupt, Rules, RunRequest, Runs
 from autoresearch_ci.session import NOTHING_LEFT, Loop
 from autoresearch_ci.stopping import Limits
+from autoresearch_ci.workspace import merged_script
 
 BASE = "b" * 40
 
@@ -169,6 +170,7 @@ class Bench:
             baseline_runs=baseline_runs,
             report_every=2,
             relieve=relieve,
+            merge=merged_script,
             began=dt.datetime(2026, 11, 22, tzinfo=dt.UTC),
         )
 
