@@ -199,6 +199,7 @@ class Runs:
             if not spoilt or len(made) > MAX_DISTURBED:
                 if not command:  # another command has another load, and other steps
                     self._usual.append(measurement)
+                self.journal.idle(slot=(slot or self.slot).number)
                 return made
             self.console.warning(f"disturbed, so it is run again: {spoilt}")
             made[-1] = replace(measurement, disturbed=spoilt)
@@ -219,7 +220,7 @@ class Runs:
         """One run in a fresh export, and its reading."""
         path = self.journal.log_path(log)
         path.unlink(missing_ok=True)  # a killed run's log must never be read as this one's
-        self.journal.running(number, description, self.now())
+        self.journal.running(number, description, self.now(), slot=slot.number)
         evaluate = self.rules.evaluate if not command else ""
         watch = Watch(
             self,
