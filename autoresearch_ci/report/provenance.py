@@ -17,7 +17,7 @@ from autoresearch_ci.report.standing import busy_s, per_hour
 
 MAX_VERSION: Final = 40
 MAX_WALL: Final = 300
-MAX_SLOTS: Final = 400
+MAX_NEIGHBOURS: Final = 300
 
 
 def how_it_was_run(history: History) -> list[tuple[str, str]]:
@@ -39,9 +39,12 @@ def how_it_was_run(history: History) -> list[tuple[str, str]]:
 
 
 def slots(history: History) -> str:
-    """How many runs were made at a time, on which devices, and what a neighbour costs; empty where it was one."""
-    told = (r.note for r in reversed(history.rechecks) if r.purpose is Purpose.NEIGHBOURS)
-    return cell(next(told, ""), MAX_SLOTS)
+    """How many runs were made at the same time, and what neighbours cost; empty where it was one after the other."""
+    measured = next((r for r in reversed(history.rechecks) if r.purpose is Purpose.NEIGHBOURS), None)
+    if measured is None:
+        return ""
+    cost = f"; {cell(measured.note, MAX_NEIGHBOURS)}" if measured.note else ""
+    return f"{measured.wanted} runs at the same time{cost}"
 
 
 def when(moment: dt.datetime | None) -> str:

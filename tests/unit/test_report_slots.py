@@ -188,15 +188,17 @@ def test_a_thousand_slots_stay_small() -> None:
     assert len(text.encode()) < LIMIT
 
 
-COSTS = "2 slots, on GPU-1 and GPU-2; a neighbour costs 0.4 % of the wall clock"
+COSTS = "beside 1 other run: wall clock +0.4%, metric +0.1%; within 3%"
 NEIGHBOURS = recheck(Purpose.NEIGHBOURS, (BASE, (3.0, 5.0)), (BASE, ()), note=COSTS)
 
 
 def test_reports_say_how_many_slots_there_were() -> None:
     """The pull request under how it was run, the summary at its top, and what it took among what was run again; else nothing."""
     made, alone = noisy(CONFIRMED, NEIGHBOURS), noisy(CONFIRMED)
-    assert ("Slots", COSTS) in how_it_was_run(made)
-    assert f"**Slots:** {COSTS}\n" in summary(made)
+    assert ("Slots", f"2 runs at the same time; {COSTS}") in how_it_was_run(made)
+    assert f"**Slots:** 2 runs at the same time; {COSTS}\n" in summary(made)
+    silent = noisy(CONFIRMED, dataclasses.replace(NEIGHBOURS, note=""))
+    assert ("Slots", "2 runs at the same time") in how_it_was_run(silent)
     assert ("neighbours", "2", "0", f"what a second slot costs the first: {COSTS}") in again.rows(made)
     assert "Slots" not in dict(how_it_was_run(alone))
     assert "Slots" not in summary(alone)
