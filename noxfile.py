@@ -93,6 +93,13 @@ def bench_search(session: nox.Session) -> None:
     session.run("python", "-m", "tests.bench.search", *session.posargs)
 
 
+@nox.session(name="bench-throughput")
+def bench_throughput(session: nox.Session) -> None:
+    """Measures how much of a machine's time becomes runs: one slot, several, a Ray cluster; about eight minutes on two cores."""
+    install(session, "tests", "-e", ".[ray]")
+    session.run("python", "-m", "tests.bench.throughput", *session.posargs)
+
+
 @nox.session
 def generate(session: nox.Session) -> None:
     """Writes the tables, the action's inputs and the schema from the one declaration of the settings."""

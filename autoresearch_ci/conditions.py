@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, Self
 
 import psutil
 
-from autoresearch_ci.experiment import Experiment, History, Measurement, Reading, Recheck, Run, Scalar
+from autoresearch_ci.experiment import Experiment, History, Measurement, Purpose, Reading, Recheck, Run, Scalar
 from autoresearch_ci.slots import ONLY, Slot
 
 OTHER_LOAD: Final = "other_load"
@@ -226,7 +226,10 @@ def disturbance(
 
 def moved(history: History, fixed: Mapping[str, Scalar]) -> str:
     """Why the readings so far cannot be compared with new ones, in one line: made elsewhere. Empty when they can."""
-    made: list[Experiment | Recheck] = [*history.experiments, *history.rechecks]
+    comparable = (
+        r for r in history.rechecks if r.purpose is not Purpose.NEIGHBOURS
+    )  # made before anything is compared
+    made: list[Experiment | Recheck] = [*history.experiments, *comparable]
     last = max(made, key=lambda m: m.finished_at.timestamp() if m.finished_at else 0.0, default=None)
     if last is None or not last.measurements:
         return ""

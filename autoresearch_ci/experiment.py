@@ -316,6 +316,11 @@ class Recheck:
     started_at: dt.datetime | None = None
     finished_at: dt.datetime | None = None
 
+    @property
+    def comparable(self) -> bool:
+        """Whether its readings are of the session's metric, made as those of the experiments are."""
+        return self.purpose not in (Purpose.HOLDOUT, Purpose.NEIGHBOURS)
+
     def readings(self, commit: str) -> tuple[float, ...]:
         """The metric of every run of `commit` that counts, in order."""
         return tuple(

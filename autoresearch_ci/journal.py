@@ -3,7 +3,7 @@
 On disk, in the session's state folder:
 
     journal.jsonl       `session` lines (one per process lifetime), `experiment`, `recheck` and `ended` lines
-    running.json        what is running now, for `status`; not part of the record
+    running.json        what is running now, for `status` (`live`); not part of the record
     logs/00/0003-1.log  the log of experiment 3's first run
 
 The record travels as files on the journal ref, in segments of 20 experiments, so that the 2,000th experiment does not cost
@@ -15,7 +15,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -23,8 +24,10 @@ from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from autoresearch_ci import live
 from autoresearch_ci.errors import GitError, MachineError
 from autoresearch_ci.experiment import Experiment, History, Measurement, Recheck, Session
+from autoresearch_ci.live import Live, LiveNote
 from autoresearch_ci.scrubber import Scrubber
 
 T = TypeVar("T")
@@ -101,18 +104,28 @@ def newest(local: bytes, remote: bytes) -> bytes:
     )
 
 
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
 @dataclass(slots=True)
 class Journal:
     """The record in `folder`. One process at a time writes it (cli holds a lock); any number may read. `scrubber` keeps secrets out.
 
+    What is running now may be told from any thread; the record is written by one. `now` says when a run is over.
     Every method that writes raises MachineError when the disk does not take it (full, read-only).
     """
 
     folder: Path
     scrubber: Scrubber = field(default_factory=Scrubber)
+    now: Callable[[], dt.datetime] = _now
     _segment: bytes = b""
     _segment_number: int = 0
     _in_segment: int = 0
+    _note: LiveNote = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._note = LiveNote(self.folder, self.scrubber, self.now)
 
     @property
     def path(self) -> Path:
@@ -278,28 +291,36 @@ class Journal:
         except OSError as error:
             raise _disk_error(path, error) from error
 
+    def slots(self, devices: Sequence[str]) -> None:
+        """Tells other terminals how many slots there are, by the device of each (empty: none of its own). Once, at the start."""
+        with self._noting():
+            self._note.slots(devices)
+
     def running(self, number: int, description: str, started_at: dt.datetime, *, slot: int = 1) -> None:
         """Tells other terminals what is running in a slot now."""
-        note = {"number": number, "description": description, "started_at": started_at.isoformat(), "pid": os.getpid()}
-        fresh = self.folder / "running.json.new"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps(self.scrubber.scrub_json(note)), encoding="utf-8")
-            fresh.replace(self.folder / "running.json")
-        except OSError as error:
-            raise _disk_error(fresh, error) from error
+        with self._noting():
+            self._note.running(number, description, started_at, slot)
+
+    def waiting(self, descriptions: Sequence[str]) -> None:
+        """Tells other terminals which proposals wait for a slot, the next one first."""
+        with self._noting():
+            self._note.waiting(descriptions)
 
     def idle(self, *, slot: int | None = None) -> None:
-        """Tells other terminals that nothing is running, or nothing in one slot."""
-        (self.folder / "running.json").unlink(missing_ok=True)
+        """Tells other terminals that nothing runs in a slot; None: nothing anywhere, and nothing waits."""
+        with self._noting():
+            self._note.idle(slot)
 
-    def now_running(self) -> dict[str, Any] | None:
-        """What `running` last said, None when nothing runs."""
+    def now_running(self) -> Live | None:
+        """What the process that writes here, or one that died, last told; None when nothing runs."""
+        return live.read(self.folder)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
         try:
-            note: dict[str, Any] = json.loads((self.folder / "running.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return note
+            yield
+        except OSError as error:
+            raise _disk_error(self.folder / live.FILE, error) from error
 
 
 def _disk_error(path: Path, error: OSError) -> MachineError:

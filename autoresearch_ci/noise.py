@@ -133,7 +133,7 @@ class Readings:
         """Takes in what was measured beside the experiments; one made for another machine makes older readings old."""
         if recheck.purpose is Purpose.MACHINE:
             self._start_anew()
-        if recheck.purpose is not Purpose.HOLDOUT:  # that is another metric
+        if recheck.comparable:
             self._take(recheck.measurements)
 
     def compared(self, commit: str) -> tuple[float, ...]:

@@ -205,6 +205,7 @@ class Runs:
                 if not command:  # another command has another load, and other steps
                     with self._noting:
                         self._usual.append(measurement)
+                self.journal.idle(slot=slot.number)
                 return made
             self.console.warning(f"disturbed, so it is run again: {spoilt}")
             made[-1] = replace(measurement, disturbed=spoilt)

@@ -100,6 +100,7 @@ class Loop:
                 reason = self._reason_to_stop(history, in_flight=len(crew.trials))
                 if not (reason or crew.error or self.runs.interrupt.requested()):
                     self._assign(history, crew)
+                self.runs.journal.waiting([proposal.description for proposal in self._waiting.proposals])
                 if crew.is_idle:
                     break
                 for trial, verdict in crew.decided():
@@ -155,6 +156,7 @@ class Loop:
 
     def _begin(self, history: History, moved: str) -> History:
         """The parts as they are for this history, and what has to be measured before anything is tried."""
+        self.runs.journal.slots([slot.device for slot in self.slots])
         proposals = Proposals(
             proposer=self.proposer,
             gate=self.gate,

@@ -15,7 +15,7 @@ from autoresearch_ci.cli.options import Call
 from autoresearch_ci.cli.signals import Signals
 from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.errors import MachineError, SettingsError
-from autoresearch_ci.experiment import Experiment, History, Purpose, Recheck, Status
+from autoresearch_ci.experiment import Experiment, History, Recheck, Status
 from autoresearch_ci.forges.pull_request import PullRequest
 from autoresearch_ci.noise import Interval, Readings, confirmed
 from autoresearch_ci.report.markdown import cell, clean, code
@@ -183,12 +183,7 @@ def _runs(history: History, reduced: Reduced) -> int:
     found = source.fingerprint(reduced.script)
     since = history.chain[0]  # on another base it was another program
     measurements = [m for e in history.experiments[since.number :] for m in e.measurements]
-    measurements += [
-        m
-        for r in history.rechecks
-        if r.purpose is not Purpose.HOLDOUT and not _before(r, since)
-        for m in r.measurements
-    ]
+    measurements += [m for r in history.rechecks if r.comparable and not _before(r, since) for m in r.measurements]
     return sum(m.fingerprint == found and m.counts for m in measurements)
 
 

@@ -16,9 +16,12 @@ from autoresearch_ci import journal, results
 from autoresearch_ci.cli.options import Call
 from autoresearch_ci.errors import GitError, SettingsError
 from autoresearch_ci.experiment import Direction, History, Usage
+from autoresearch_ci.live import Live, LiveSlot
 from autoresearch_ci.report.chart import CHART_FILE, chart
+from autoresearch_ci.report.forecast import forecast, forecast_text, max_hours, pace
 from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.report.proposers import by_category, by_proposer
+from autoresearch_ci.report.slots import running_text, slots_now
 from autoresearch_ci.report.summary import summary
 from autoresearch_ci.report.table import FORMATS, table
 
@@ -106,7 +109,7 @@ def show_status(call: Call, *, as_json: bool, repository: str | None = None) -> 
 
     `repository`: `owner/name` on the server, whose session is read from its refs alone; nothing of this machine counts then.
     """
-    running: Mapping[str, Any] | None = None
+    live: Live | None = None
     if repository is not None:
         history = _history_on_the_server(call, repository)
     else:
@@ -117,23 +120,36 @@ def show_status(call: Call, *, as_json: bool, repository: str | None = None) -> 
             raise SettingsError(
                 "there is no session here", hint="`autoresearch-ci run` starts one; `--tag` names another"
             )
-        history, running = found[0], found[1].now_running()
+        history, live = found[0], found[1].now_running()
     now = dt.datetime.now(dt.UTC)
     if as_json:
-        call.console.data(json.dumps(_facts(history, running), indent=2, ensure_ascii=False))
+        call.console.data(json.dumps(_facts(history, live, now), indent=2, ensure_ascii=False))
         return
     call.console.data(progress_report(history, now=now))
-    if running:
-        since = (now - dt.datetime.fromisoformat(running["started_at"])).total_seconds()
-        call.console.data(f"**Running:** experiment {running['number']} for {since:.0f} s: {running['description']}")
-    elif history.ended:
-        call.console.data(f"**Ended:** {history.ended}")
+    for line in _right_now(history, live, now):
+        call.console.data(line)
     if repository is not None and history.session.run_url:
         call.console.data(f"**Last run:** {history.session.run_url}")
 
 
-def _facts(history: History, running: Mapping[str, Any] | None) -> dict[str, Any]:
-    best = history.best
+def _right_now(history: History, live: Live | None, now: dt.datetime) -> list[str]:
+    """What runs, in every slot where there are several, or why nothing does; and what is left."""
+    lines = []
+    if live is not None and live.several:
+        lines = slots_now(live, now)
+    elif live is not None and live.running:
+        lines = [f"**Running:** {running_text(slot, now)}" for slot in live.running]
+    elif history.ended:
+        lines = [f"**Ended:** {history.ended}"]
+    if live is not None and not history.ended:
+        left = forecast(history, now=now, since=live.since, hours=max_hours(history))
+        lines.append(f"**Forecast:** {forecast_text(history, left, since=live.since)}")
+    return lines
+
+
+def _facts(history: History, live: Live | None, now: dt.datetime) -> dict[str, Any]:
+    best, since = history.best, live.since if live else None
+    left = forecast(history, now=now, since=since, hours=max_hours(history))
     used = sum((e.usage for e in history.experiments), Usage())
     return {
         "tag": history.session.tag,
@@ -147,8 +163,42 @@ def _facts(history: History, running: Mapping[str, Any] | None) -> dict[str, Any
         "proposers": {name: {"experiments": int(n), "kept": int(kept)} for name, n, kept, *_ in by_proposer(history)},
         "categories": {name: {"experiments": int(n), "kept": int(kept)} for name, n, kept, *_ in by_category(history)},
         "ended": history.ended,
-        "running": running,
+        "running": _running(live),
+        "slots": [_slot(slot, now) for slot in live.slots] if live else [],
+        "waiting": list(live.waiting) if live else [],
+        "per_hour": pace(history, since),
+        "forecast": {
+            "experiments": left.experiments,
+            "at": left.at.isoformat() if left.at else None,
+            "because": left.because or "unlimited",
+        }
+        if left
+        else None,
         "run_url": history.session.run_url,
+    }
+
+
+def _running(live: Live | None) -> dict[str, Any] | None:
+    """What runs in the first slot that is in use."""
+    slot = live.running[0] if live and live.running else None
+    if live is None or slot is None or slot.started_at is None:
+        return None
+    return {
+        "number": slot.number,
+        "description": slot.description,
+        "started_at": slot.started_at.isoformat(),
+        "pid": live.pid,
+    }
+
+
+def _slot(slot: LiveSlot, now: dt.datetime) -> dict[str, Any]:
+    return {
+        "slot": slot.slot,
+        "device": slot.device,
+        "number": slot.number,
+        "description": slot.description,
+        "started_at": slot.started_at.isoformat() if slot.started_at else None,
+        "busy_share": round(slot.busy_share(now), 4),
     }
 
 

@@ -135,8 +135,11 @@ def _cut_short(opened: Opened, history: History) -> str:
     """What a process that died is the reason to repeat."""
     if history.ended:
         return ""
-    running, number = opened.journal.now_running(), len(history.experiments)
-    what = f": {running['description']}" if running and running.get("number") == number else ""
+    live, number = opened.journal.now_running(), len(history.experiments)
+    cut = {slot.number: slot.description for slot in live.running} if live else {}
+    if len(cut) > 1:
+        return f"; the last process ended without a word, so {len(cut)} experiments that had begun are made again"
+    what = f": {cut[number]}" if number in cut else ""
     return f"; the last process ended without a word, so experiment {number}, if it had begun, is made again{what}"
 
 

@@ -72,8 +72,16 @@ class Teller:
 
     def tell(self, history: History) -> str:
         """Shows the state after an experiment. Returns why the session should end, empty to go on."""
-        config = self.opened.loaded.rows()
-        self.console.step_summary(running_summary(history, config=config, now=self.now()))
+        opened = self.opened
+        self.console.step_summary(
+            running_summary(
+                history,
+                config=opened.loaded.rows(),
+                now=self.now(),
+                live=opened.journal.now_running(),
+                hours=opened.hours.limit,
+            )
+        )
         for why in (self.opened.workspace.trouble, self.opened.workspace.detached):
             if why and why not in self._warned:
                 self._warned.add(why)

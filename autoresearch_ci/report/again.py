@@ -16,6 +16,7 @@ WHY: Final = {
     Purpose.HOLDOUT: "base against best on the metric that no proposer sees",
     Purpose.DROP: "base against the best without what a person dropped",
     Purpose.MACHINE: "readings of two machines are not compared",
+    Purpose.NEIGHBOURS: "what a second slot costs the first",
 }
 
 

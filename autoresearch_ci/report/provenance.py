@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import quote
 
 from autoresearch_ci import __version__
-from autoresearch_ci.experiment import Experiment, History, Recheck, Scalar, Session
+from autoresearch_ci.experiment import Experiment, History, Purpose, Recheck, Scalar, Session
 from autoresearch_ci.report.commands import MAX_NAME
 from autoresearch_ci.report.links import job_link
 from autoresearch_ci.report.markdown import cell
@@ -17,6 +17,7 @@ from autoresearch_ci.report.standing import busy_s, per_hour
 
 MAX_VERSION: Final = 40
 MAX_WALL: Final = 300
+MAX_NEIGHBOURS: Final = 300
 
 
 def how_it_was_run(history: History) -> list[tuple[str, str]]:
@@ -25,6 +26,7 @@ def how_it_was_run(history: History) -> list[tuple[str, str]]:
     machine = ", ".join(cell(part, MAX_NAME) for part in (session.platform, session.device, session.executor) if part)
     said = [
         ("Machine", machine),
+        ("Slots", slots(history)),
         ("Wall", _wall(session)),
         ("Each run", "" if session.time_budget_s is None else f"{session.time_budget_s:g} s of training"),
         ("Experiments", _time(history)),
@@ -34,6 +36,15 @@ def how_it_was_run(history: History) -> list[tuple[str, str]]:
         ("Versions", _versions(history)),
     ]
     return [(topic, sentence) for topic, sentence in said if sentence]
+
+
+def slots(history: History) -> str:
+    """How many runs were made at the same time, and what neighbours cost; empty where it was one after the other."""
+    measured = next((r for r in reversed(history.rechecks) if r.purpose is Purpose.NEIGHBOURS), None)
+    if measured is None:
+        return ""
+    cost = f"; {cell(measured.note, MAX_NEIGHBOURS)}" if measured.note else ""
+    return f"{measured.wanted} runs at the same time{cost}"
 
 
 def when(moment: dt.datetime | None) -> str:

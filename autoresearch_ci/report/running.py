@@ -7,21 +7,23 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from autoresearch_ci.experiment import Experiment, History, Status
+from autoresearch_ci.live import Live
+from autoresearch_ci.report.forecast import forecast, forecast_text, pace
 from autoresearch_ci.report.kept import steps
 from autoresearch_ci.report.links import commit_link, job_link
 from autoresearch_ci.report.markdown import NO_VALUE, cell, details, duration, number, sentence, table
 from autoresearch_ci.report.mermaid import mermaid
 from autoresearch_ci.report.progress import change, direction
 from autoresearch_ci.report.provenance import when
-from autoresearch_ci.report.standing import elapsed_s, per_hour, status_line
+from autoresearch_ci.report.slots import slots_now
+from autoresearch_ci.report.standing import elapsed_s, status_line
 
-# GitHub drops a whole summary above 1 MiB. With four bytes for each character this is below 200,000 bytes.
+# GitHub drops a whole summary above 1 MiB. With four bytes for each character this is below 250,000 bytes.
 CONFIG_CHARACTERS: Final = 10_000
 RECENT_CHARACTERS: Final = 16_000
 KEPT_CHARACTERS: Final = 20_000
 MAX_RECENT: Final = 30
 MAX_KEPT: Final = 60
-MAX_PACE: Final = 100  # experiments that say how fast it goes
 MAX_DESCRIPTION: Final = 120
 MAX_REASON: Final = 120
 MAX_LINE: Final = 300
@@ -29,13 +31,20 @@ RECENT_HEADINGS: Final = ("#", "Commit", "Metric", "Status", "Change", "Why")
 
 
 def running_summary(
-    history: History, *, config: Sequence[tuple[str, str, str]], now: dt.datetime, requests: str = ""
+    history: History,
+    *,
+    config: Sequence[tuple[str, str, str]],
+    now: dt.datetime,
+    requests: str = "",
+    live: Live | None = None,
+    hours: float | None = None,
 ) -> str:
-    """GitHub Markdown, below 200,000 bytes whatever the history holds.
+    """GitHub Markdown, below 250,000 bytes whatever the history holds.
 
     `config`: the Research Config as (name, value, where it came from). `requests`: one line about the calls of the forge's API.
+    `live`: what the session does at this moment. `hours`: how long this process may go on, None for as long as it likes.
     """
-    session = history.session
+    session, live = history.session, None if history.ended else live
     over = f"ended: {cell(history.ended, MAX_LINE)}" if history.ended else "running"
     since = f" since {when(session.started_at)}" if session.started_at and not history.ended else ""
     page = f" · {link}" if (link := job_link(session)) else ""
@@ -45,7 +54,8 @@ def running_summary(
         f"**{cell(status_line(history))}** · {over}{since}{page}",
         "",
         *_config(config, unfolded=not history.experiments),
-        *how_it_stands(history, now),
+        *how_it_stands(history, now, since=live.since if live else None),
+        *_now(history, live, hours, now),
         *mermaid(history),
         "",
         *recent(history, MAX_RECENT, RECENT_CHARACTERS),
@@ -56,10 +66,18 @@ def running_summary(
     return "\n".join(lines) + "\n"
 
 
-def how_it_stands(history: History, now: dt.datetime | None) -> list[str]:
+def _now(history: History, live: Live | None, hours: float | None, now: dt.datetime) -> list[str]:
+    """What every slot does, where there is more than one or something waits, and what is left of the session."""
+    if live is None:
+        return []
+    left = forecast_text(history, forecast(history, now=now, since=live.since, hours=hours), since=live.since)
+    return [*(slots_now(live, now) if live.several else ()), f"**Forecast:** {sentence(left, MAX_LINE)}", ""]
+
+
+def how_it_stands(history: History, now: dt.datetime | None, *, since: dt.datetime | None = None) -> list[str]:
     """The best, how far it is from the baseline, how much is done and how fast, and where the session looks now.
 
-    `now`: None for the end of the last experiment.
+    `now`: None for the end of the last experiment. `since`: when this process began, where that is known.
     """
     best, baseline = history.best, history.baseline
     if best is None or baseline is None:
@@ -68,7 +86,7 @@ def how_it_stands(history: History, now: dt.datetime | None) -> list[str]:
     gained = NO_VALUE
     if best.metric is not None and baseline.metric is not None:
         gained = change(baseline.metric, best.metric)
-    done, limit = len(history.tried), session.max_iterations
+    done, limit, speed = len(history.tried), session.max_iterations, pace(history, since)
     counts = [
         f"{len(history.kept)} kept",
         f"{len(history.of(Status.DISCARD))} discarded",
@@ -79,7 +97,7 @@ def how_it_stands(history: History, now: dt.datetime | None) -> list[str]:
         gained,
         f"{done} of {'unlimited' if limit is None else limit}: {', '.join(counts)}",
         duration(elapsed_s(history, now)),
-        per_hour(history.experiments[-MAX_PACE:]) or NO_VALUE,
+        f"{speed:.3g}" if speed else NO_VALUE,
     )
     headings = (f"Best {cell(session.metric, 40)}", "vs. baseline", "Experiments", "Elapsed", "Per hour")
     lines = [f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}", f"| {' | '.join(row)} |", ""]

@@ -80,12 +80,13 @@ def elapsed_s(history: History, now: dt.datetime | None = None) -> float:
 
 
 def busy_s(made: Iterable[Experiment | Recheck]) -> float:
-    """Seconds that they took, without what lay between them: a proposer's time, the day between two nights."""
-    return sum(
-        max(0.0, (each.finished_at - each.started_at).total_seconds())
-        for each in made
-        if each.started_at and each.finished_at
-    )
+    """Seconds in which at least one of them went on, without what lay between them: a proposer's time, the day between two nights."""
+    seconds, until = 0.0, None
+    for start, end in sorted((e.started_at, e.finished_at) for e in made if e.started_at and e.finished_at):
+        begin = start if until is None else max(start, until)
+        seconds += max(0.0, (end - begin).total_seconds())
+        until = end if until is None else max(end, until)
+    return seconds
 
 
 def per_hour(experiments: Sequence[Experiment]) -> str:

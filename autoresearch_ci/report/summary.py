@@ -12,6 +12,7 @@ from autoresearch_ci.report.markdown import NO_VALUE, cell, number
 from autoresearch_ci.report.next_steps import next_steps
 from autoresearch_ci.report.progress import change
 from autoresearch_ci.report.proposers import HEADINGS, by_category, by_proposer, spending
+from autoresearch_ci.report.provenance import slots
 from autoresearch_ci.report.review import NO_TRIPWIRES, look_first, measured_by, suspects, wall
 from autoresearch_ci.report.trust import (
     KEEP_HEADINGS,
@@ -46,6 +47,8 @@ def summary(history: History, *, tripwires: Mapping[str, Sequence[Tripwire]] = N
         f"**Total iterations:** {done} ({kept} kept, {done - kept - crashed} discarded, {crashed} crashed)",
         f"**Time budget / run:** {_budget(session.time_budget_s)}",
     ]
+    if together := slots(history):
+        lines.append(f"**Slots:** {together}")
     if history.ended:
         lines.append(f"**Stopped because:** {cell(history.ended)}")
     found = trust(history)

@@ -150,7 +150,7 @@ def test_running_is_told_and_ends(tmp_path: Path) -> None:
     record.running(3, "LR 0.1 → 0.2", START)
     note = record.now_running()
     assert note is not None
-    assert note["number"] == 3
+    assert note.running[0].number == 3
     record.idle()
     assert record.now_running() is None
 
@@ -164,6 +164,9 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         lambda: record.restore(b"x\n"),
         lambda: record.log_path("00/0000-1.log"),
         lambda: record.running(0, "", START),
+        lambda: record.slots(("",)),
+        lambda: record.waiting(("LR 0.1 → 0.2",)),
+        lambda: record.idle(slot=1),
         lambda: record.load(),
         lambda: record.read_log("00/0000-1.log"),
     ):
@@ -201,7 +204,11 @@ def test_what_is_recorded_holds_no_secret(tmp_path: Path) -> None:
     assert done.experiments[0].parameters == {"***": "***"}
     assert journal.parse(record.load()) == done
     record.running(1, f"by {TOKEN}", START)
-    assert (record.now_running() or {})["description"] == "by ***"
+    record.waiting((f"with {TOKEN}",))
+    note = record.now_running()
+    assert note is not None
+    assert note.running[0].description == "by ***"
+    assert note.waiting == ("with ***",)
 
 
 @pytest.mark.parametrize("cut", range(len(TOKEN) + 1))
