@@ -57,6 +57,30 @@ MAX_EXPORTS: Final = 8  # that are kept in the object store
 MAX_PORTIONS: Final = 64  # of a log, at a look: more than its cap holds
 
 
+class Exports:
+    """What is in the object store for runs: every version once, the last used last. `put`: Ray's."""
+
+    def __init__(self, put: Callable[[bytes], Any]) -> None:
+        self._put = put
+        self._known: dict[str, Any] = {}  # by the hash of the content
+        self._lock = threading.Lock()
+
+    def put(self, export: bytes) -> Any:
+        """The reference to an export; a node fetches what it names once, and keeps it while it is known here."""
+        name = ray_exports.content_hash(export)
+        with self._lock:
+            reference = self._known.pop(name, None) or self._put(export)
+            self._known[name] = reference
+            while len(self._known) > MAX_EXPORTS:
+                self._known.pop(next(iter(self._known)))
+        return reference
+
+    def forget(self) -> None:
+        """Lets Ray remove all that no run uses."""
+        with self._lock:
+            self._known.clear()
+
+
 class Driver:
     """What the session has on the cluster."""
 
@@ -88,7 +112,7 @@ class Driver:
                 continue
             except (ObjectStoreFullError, OutOfDiskError) as error:
                 lost.append(f"the object store is full: {type(error).__name__}")
-                self._forget_exports()
+                self._exports.forget()
                 self.pool.give_back(place)
                 time.sleep(FULL_S)
                 continue
@@ -149,7 +173,7 @@ class Driver:
         preparing: bool = False,
     ) -> Outcome | Refused:
         """One run on one worker; LostError when it is gone before it has handed all back."""
-        made = place.actor.run.remote(request, self._put(export), given, preparing=preparing)
+        made = place.actor.run.remote(request, self._exports.put(export), given, preparing=preparing)
         log = _Mirror(request.log, place)
         deadline = time.monotonic() + request.timeout_s + SLACK_S
         look_at, give_up_at = time.monotonic() + LOOK_S, float("inf")
@@ -167,20 +191,6 @@ class Driver:
         assert isinstance(outcome, Outcome | Refused)
         log.look()
         return outcome
-
-    def _put(self, export: bytes) -> Any:
-        """The export in the object store: put there once for all runs of the same version."""
-        name = ray_exports.content_hash(export)
-        with self._lock:
-            reference = self._exports.pop(name, None) or ray.put(export)
-            self._exports[name] = reference
-            while len(self._exports) > MAX_EXPORTS:
-                self._exports.pop(next(iter(self._exports)))
-        return reference
-
-    def _forget_exports(self) -> None:
-        with self._lock:
-            self._exports.clear()
 
     def _taken_over(self, request: RunRequest, outcome: Outcome | Refused) -> Run | Refused:
         """The run, after what it left and what it did to its export has happened here too."""
@@ -239,7 +249,7 @@ def _never_made(request: RunRequest) -> Run:
 
 def connect(wanted: Wanted) -> str:
     """Joins the cluster, or starts one; nothing to say. Raises what a person can act on."""
-    quiet = {"log_to_driver": False, "configure_logging": False, "namespace": wanted.setup.session}
+    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "namespace": wanted.setup.session}
     try:
         if wanted.address == LOCAL:
             ray.init(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from autoresearch_ci.errors import MachineError, SettingsError
@@ -39,6 +40,12 @@ def node_of(facts: Mapping[str, Any], *, cpus: float) -> Node:
         device_class=device_class,
         slots=min(room, gpus) if gpus else room,
     )
+
+
+def named_apart(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes, with a part of their id where several have one name, as several on one machine do."""
+    names = Counter(node.name for node in nodes)
+    return [replace(node, name=f"{node.name}/{node.id[:6]}") if names[node.name] > 1 else node for node in nodes]
 
 
 def resources_of(device_class: str) -> dict[str, float]:

@@ -24,6 +24,7 @@ from autoresearch_ci.executors.ray_nodes import (
     check_same,
     check_versions,
     choose,
+    named_apart,
     node_of,
     resources_of,
     spread,
@@ -178,7 +179,7 @@ class Pool:
 
     def _nodes(self) -> list[Node]:
         cpus = self.wanted.setup.cpus or 1.0
-        return [node_of(facts, cpus=cpus) for facts in ray.nodes() if facts["Alive"]]
+        return named_apart([node_of(facts, cpus=cpus) for facts in ray.nodes() if facts["Alive"]])
 
     def _start(self, node: Node) -> Place:
         """Asks Ray for a worker there; whether it comes shows when it is asked something."""
