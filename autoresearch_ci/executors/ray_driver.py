@@ -87,18 +87,13 @@ class Driver:
     def __init__(self, wanted: Wanted) -> None:
         self.pool = Pool(wanted, About(version=__version__, python=platform.python_version(), engine=""))
         self.pool.prepare = self._prepare_late
-        self._exports: dict[
-            str, Any
-        ] = {}  # what is in the object store, by the hash of its content, the last used last
-        self._lock = threading.Lock()
+        self._exports = Exports(ray.put)
         self._prepared: tuple[RunRequest, bytes, bytes | None] | None = None
 
     def run(self, request: RunRequest, interrupted: threading.Event) -> Run | Refused:
         """Makes a run, and makes it again when it is lost. It counts once: only the last one's log is kept."""
-        export, given = (
-            ray_exports.pack(request.tree),
-            None if request.given is None else ray_exports.pack(request.given),
-        )
+        export = ray_exports.pack(request.tree)
+        given = None if request.given is None else ray_exports.pack(request.given)
         lost: list[str] = []
         while len(lost) < TRIES:
             place = self.pool.take(interrupted.is_set)

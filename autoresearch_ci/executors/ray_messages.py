@@ -28,8 +28,7 @@ class Setup:
     """What every worker makes its runs with: the settings that the executors here get, for the ones on the nodes.
 
     `session`: unique to it, for names and folders. `cache`: the data cache as it is set, on each node its own. `requirements`: the
-    content of the repository's requirements file. `own_python`: runs have an environment of their own, also without `requirements`.
-    `walled`: False leaves the wall of native runs away, for a comparison.
+    content of the repository's requirements file. `walled`: False leaves the wall of native runs away, for a comparison.
     """
 
     session: str
@@ -42,7 +41,6 @@ class Setup:
     requirements: bytes | None = None
     build_args: Mapping[str, str] = field(default_factory=dict)
     registry: str = ""
-    own_python: bool = False
     walled: bool = True
 
 

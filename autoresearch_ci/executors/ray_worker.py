@@ -218,7 +218,7 @@ def _native(setup: Setup, cache: Path, scratch: Path, node_folder: Path) -> Nati
     from autoresearch_ci.executors.native import NativeExecutor
 
     python = Path(sys.executable)
-    if setup.requirements is not None or setup.own_python:
+    if setup.requirements is not None:
         python = ensure_environment(
             node_folder,
             requirements=setup.requirements,
