@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autoresearch_ci.runs import Interrupt, RunRequest
 
 TICK_S: Final = 0.05  # between two looks at an interrupt
+INTERRUPT_S: Final = 60.0  # for it to end a run that is interrupted; it gives up on a worker sooner
 END_S: Final = 45.0  # for it to end the workers, and the cluster that it has started
 KILL_S: Final = 5.0
 SAID_BYTES: Final = 4000
@@ -88,7 +89,7 @@ class Child:
                     if deadline is not None and time.monotonic() >= deadline:
                         raise GoneError from None
                 if interrupt is not None and not told and interrupt.requested():
-                    told = True
+                    told, deadline = True, time.monotonic() + INTERRUPT_S
                     with self._lock:
                         self._send(Ask(number=number, what="interrupt"))
         finally:
@@ -97,8 +98,11 @@ class Child:
             raise value.error()
         return value
 
-    def close(self) -> str:
-        """Ends the child and what it has on the cluster; the last line that it said, where it died by itself."""
+    def close(self, *, patient: bool = True) -> str:
+        """Ends the child and what it has on the cluster; the last line that it said, where it died by itself.
+
+        `patient`: False where it does not answer, and has nothing to put away.
+        """
         died = self._process.poll() not in (None, 0)
         try:
             with self._lock:
@@ -106,7 +110,7 @@ class Child:
         except BrokenPipeError:
             died = True
         try:
-            self._process.wait(END_S if self.alive else KILL_S)
+            self._process.wait(END_S if patient and self.alive else 0.1)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(KILL_S)

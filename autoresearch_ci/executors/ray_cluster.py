@@ -30,11 +30,13 @@ from autoresearch_ci.slots import Slot
 if TYPE_CHECKING:
     from autoresearch_ci.runs import Interrupt, RunRequest
 
-# How a cluster is joined that asks for a token or for TLS; Ray's own documentation lists them.
+# How a cluster is joined that asks for a token or for TLS, and how long its head may be away: as Ray's own documentation lists them.
 RAY_VARIABLES: Final = (
     "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH",
     "RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT",
+    "RAY_gcs_rpc_server_reconnect_timeout_s",
 )  # fmt: skip
+ENGINE_VARIABLES: Final = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")  # for a cluster that is started here
 CONNECT_S: Final = 5.0  # for the head to take a connection
 JOIN_S: Final = 60.0  # for Ray to say whether it is one; where something else answers, its library waits for minutes
 OPEN_S: Final = 4 * 3600.0 + 900  # for the nodes to get ready: they may build an image
@@ -43,6 +45,12 @@ TRIES: Final = 4  # of a run whose driver died: it is repeated three times
 TICK_S: Final = 0.1
 
 _ADDRESS: Final = re.compile(r"\[?([A-Za-z0-9._:-]+?)\]?:([0-9]{1,5})")
+
+
+def check_installed() -> None:
+    """SettingsError without the package `ray`, which is not imported here."""
+    if importlib.util.find_spec("ray") is None:
+        raise SettingsError("`executor: ray` needs the package `ray`", hint='`pip install "autoresearch-ci[ray]"`')
 
 
 def check_address(address: str, environ: Mapping[str, str]) -> str:
@@ -89,8 +97,7 @@ class RayExecutor:
         python: str = sys.executable,
         join_s: float = JOIN_S,
     ) -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise SettingsError("`executor: ray` needs the package `ray`", hint='`pip install "autoresearch-ci[ray]"`')
+        check_installed()
         self._wanted = wanted
         self._environ = environ
         self._python = python
@@ -195,7 +202,7 @@ class RayExecutor:
             ready = self._child.wait(self._child.ask("open"), OPEN_S)
         except GoneError as error:
             where = "on this machine" if address in (AUTO, LOCAL) else f"at {address}"
-            said = self._child.close()
+            said = self._child.close(patient=False)
             self._child = None
             raise MachineError(
                 f"no Ray answers {where}" + (f": {said}" if said else ""),
@@ -207,6 +214,7 @@ class RayExecutor:
 
 def variables_of_child(environ: Mapping[str, str]) -> dict[str, str]:
     """All that the child has of our environment, and with it a cluster that it starts: how to run, and how to join. No token."""
-    kept = {name: environ[name] for name in (*USER_VARIABLES, *WINDOWS_VARIABLES, *RAY_VARIABLES) if name in environ}
+    names = (*USER_VARIABLES, *WINDOWS_VARIABLES, *RAY_VARIABLES, *ENGINE_VARIABLES)
+    kept = {name: environ[name] for name in names if name in environ}
     package = str(Path(autoresearch_ci.__file__).resolve().parents[1])
     return {**kept, "PYTHONPATH": package, "PYTHONUNBUFFERED": "1", "RAY_USAGE_STATS_ENABLED": "0"}

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Bench:
         self.folder = folder
         self.session = f"test-{uuid.uuid4().hex[:8]}"
         setup = Setup(session=self.session, cache=str(folder / "cache"), **wanted.pop("setup", {}))
-        options: dict[str, Any] = {"kind": "native", "allow_native": True, "patience_s": 10.0}
+        options: dict[str, Any] = {"kind": "native", "allow_native": True, "patience_s": 4.0}
         self.executor = RayExecutor(
             Wanted(address=address, setup=setup, **{**options, **wanted}), environ=environment(), join_s=join_s
         )
@@ -87,20 +87,21 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home of its own: Ray keeps the token of its clusters there."""
     folder = tmp_path_factory.mktemp("home")
     own = {"HOME": str(folder), "PYTHONPATH": PACKAGE, "RAY_USAGE_STATS_ENABLED": "0"}
+    own["RAY_gcs_rpc_server_reconnect_timeout_s"] = "3"  # for a head that is gone; a minute is Ray's own
     with variables({**own, "DOCKER_HOST": "unix:///nowhere/docker.sock"}):
         yield folder
 
 
 @pytest.fixture(scope="module")
 def cluster(home: Path) -> Iterator[Any]:
-    """A head without room for a run, and NODES nodes with room for one."""
+    """NODES nodes with room for one run each, the head among them."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "min_worker_port": 0}
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "min_worker_port": 0}
     )
     try:
-        for _ in range(NODES):
+        for _ in range(NODES - 1):
             cluster.add_node(num_cpus=1, wait=False)
         cluster.wait_for_nodes(timeout=60)
         yield cluster
@@ -108,10 +109,53 @@ def cluster(home: Path) -> Iterator[Any]:
         cluster.shutdown()
 
 
+def refused(folder: Path, address: str, **wanted: Any) -> MachineError | SettingsError:
+    """What an executor says that cannot be entered."""
+    with pytest.raises((MachineError, SettingsError)) as caught, Bench(folder, address, **wanted).executor:
+        pass
+    assert isinstance(caught.value, MachineError | SettingsError)
+    assert caught.value.hint
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def test_where_no_ray_answers(tmp_path: Path, home: Path) -> None:
+    """A closed port, and a port on which something else is silent, are one line each, in bounded time."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        assert refused(tmp_path, address, join_s=3.0).message.startswith(f"no Ray answers at {address}")
+        assert time.monotonic() - started < 20
+    assert refused(tmp_path, address).message == f"no Ray answers at {address}"
+
+
+def test_what_is_no_address(tmp_path: Path) -> None:
+    """Settings are told from machines: what cannot be an address is the settings' error."""
+    for address in ("head", "head:99999", "ray://head:10001", "http://head:6379"):
+        assert isinstance(refused(tmp_path, address), SettingsError)
+
+
+def test_no_room(tmp_path: Path, cluster: Any) -> None:
+    """More slots than the cluster has room for are refused before anything is started."""
+    error = refused(tmp_path, cluster.address, parallel=NODES + 1)
+    assert error.message == f"`parallel` is {NODES + 1}, and the cluster has room for {NODES} runs at a time"
+
+
+def test_nodes_without_an_engine(tmp_path: Path, cluster: Any) -> None:
+    """Containers are refused where a node has no engine; so are native runs that nobody has allowed."""
+    error = refused(tmp_path, cluster.address, kind="container")
+    assert "no container engine answers at DOCKER_HOST" in error.message
+    error = refused(tmp_path, cluster.address, kind="auto", allow_native=False)
+    assert isinstance(error, SettingsError)
+    assert error.message.startswith("native runs need your leave: node ")
+
+
 @pytest.fixture(scope="module")
 def bench(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     bench = Bench(tmp_path_factory.mktemp("bench"), cluster.address)
-    with bench.executor:
+    with ExitStack() as stack:
+        with variables({"GITHUB_TOKEN": SECRET}):  # as the session has it, and not as who started the cluster
+            stack.enter_context(bench.executor)
         yield bench
 
 
@@ -128,7 +172,7 @@ def test_a_run_on_a_node_is_a_run_as_here(bench: Bench) -> None:
 
 def test_the_log_streams(bench: Bench) -> None:
     """What a run prints can be read here while it is on."""
-    request = bench.request("import time; print('loss: 9', flush=True); time.sleep(4); print('loss: 1')")
+    request = bench.request("import time; print('loss: 9', flush=True); time.sleep(2.5); print('loss: 1')")
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(bench.executor.run, request, After())
         deadline = time.monotonic() + 30
@@ -215,7 +259,7 @@ def test_thirty_experiments_and_a_node_that_dies(bench: Bench, cluster: Any) -> 
 
     def one(number: int) -> tuple[Run, str, float]:
         started = time.monotonic()
-        run, log = bench.run(f"import time; print('loss: {number}', flush=True); time.sleep(0.7)", name=f"e{number}")
+        run, log = bench.run(f"import time; print('loss: {number}', flush=True); time.sleep(0.5)", name=f"e{number}")
         return run, log, time.monotonic() - started - run.wall_s
 
     with ThreadPoolExecutor(NODES) as pool:
@@ -228,7 +272,7 @@ def test_thirty_experiments_and_a_node_that_dies(bench: Bench, cluster: Any) -> 
         done = [future.result(120) for future in made]
     assert [(run.ending, run.exit_code) for run, _, _ in done] == [(Ending.EXITED, 0)] * 30
     assert [log for _, log, _ in done] == [f"loss: {number}\n" for number in range(30)]
-    assert max(beside for _, _, beside in done) > 0.7  # one was begun in vain, or waited for the worker of another
+    assert max(beside for _, _, beside in done) > 0.5  # one was begun in vain, or waited for the worker of another
 
 
 def test_a_node_that_comes_is_used(bench: Bench, cluster: Any) -> None:
@@ -252,49 +296,6 @@ def test_a_node_that_comes_is_used(bench: Bench, cluster: Any) -> None:
         finally:
             end.set()
         assert [future.result(60).ending for future in running] == [Ending.INTERRUPTED] * NODES
-
-
-def refused(folder: Path, address: str, **wanted: Any) -> MachineError | SettingsError:
-    """What an executor says that cannot be entered."""
-    with pytest.raises((MachineError, SettingsError)) as caught, Bench(folder, address, **wanted).executor:
-        pass
-    assert isinstance(caught.value, MachineError | SettingsError)
-    assert caught.value.hint
-    assert "\n" not in caught.value.message
-    return caught.value
-
-
-def test_where_no_ray_answers(tmp_path: Path, home: Path) -> None:
-    """A closed port, and a port on which something else is silent, are one line each, in bounded time."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"127.0.0.1:{silent.getsockname()[1]}"
-        started = time.monotonic()
-        assert refused(tmp_path, address, join_s=3.0).message.startswith(f"no Ray answers at {address}")
-        assert time.monotonic() - started < 20
-    assert refused(tmp_path, address).message == f"no Ray answers at {address}"
-
-
-def test_what_is_no_address(tmp_path: Path) -> None:
-    """Settings are told from machines: what cannot be an address is the settings' error."""
-    for address in ("head", "head:99999", "ray://head:10001", "http://head:6379"):
-        assert isinstance(refused(tmp_path, address), SettingsError)
-
-
-def test_no_room(tmp_path: Path, cluster: Any) -> None:
-    """More slots than the cluster has room for are refused before anything is started."""
-    error = refused(tmp_path, cluster.address, parallel=NODES + 1)
-    assert error.message == f"`parallel` is {NODES + 1}, and the cluster has room for {NODES} runs at a time"
-
-
-def test_nodes_without_an_engine(tmp_path: Path, cluster: Any) -> None:
-    """Containers are refused where a node has no engine; so are native runs that nobody has allowed."""
-    # The shared bench holds the cluster's cores: a node of another class has room.
-    cluster.add_node(num_cpus=1, num_gpus=1, resources={"accelerator_type:T": 1})
-    error = refused(tmp_path, cluster.address, kind="container", device_class="T")
-    assert "no container engine answers at DOCKER_HOST" in error.message
-    error = refused(tmp_path, cluster.address, kind="auto", allow_native=False, device_class="nvidia t")
-    assert isinstance(error, SettingsError)
-    assert error.message.startswith("native runs need your leave: node ")
 
 
 def test_a_node_with_another_version(tmp_path: Path, cluster: Any) -> None:
