@@ -54,7 +54,7 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, and the coverage of unit and integration tests together. With arguments: those tests, no coverage."""
-    install(session, "tests", "-e", ".[torch,openai,anthropic]")
+    install(session, "tests", "-e", ".[torch,openai,anthropic,ray]")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return

@@ -70,7 +70,7 @@ def examine(call: Call, *, as_json: bool) -> int:
     check("repository", repository)
     if loaded is not None:
         chosen = loaded
-        check("executor", lambda: _executor(chosen))
+        check("executor", lambda: _executor(chosen, call.environ))
         check("data cache", lambda: str(cache_folder(chosen.settings)))
         if checkout is not None:
             here = checkout
@@ -85,8 +85,13 @@ def examine(call: Call, *, as_json: bool) -> int:
     return next((f.exit_code for f in findings if f.exit_code), 0)
 
 
-def _executor(loaded: Loaded) -> str:
+def _executor(loaded: Loaded, environ: Mapping[str, str]) -> str:
     settings = loaded.settings
+    if settings.executor == "ray":
+        from autoresearch_ci.executors.ray_cluster import check_address, check_installed
+
+        check_installed()
+        return f"ray, {check_address(settings.ray_address, environ)}"
     if settings.executor == "native" or (
         settings.executor == "auto" and (sys.platform == "darwin" or settings.platform == "mps")
     ):

@@ -98,6 +98,12 @@ def environment(
                 _confirm_native(environ)
             executor = native = stack.enter_context(_native(console, environ, settings, state, requirements))
             wall = native.wall.says
+        if kind == "ray":
+            from autoresearch_ci.cli.cluster import cluster
+
+            joined = cluster(console, environ, settings, state=state, session=session, requirements=requirements)
+            executor = stack.enter_context(joined)
+            why, wall = executor.ready.says, executor.ready.wall
         detection = parse_probe(executor.probe(PROBE))
         platform = resolve(settings.platform, detection)
         if kind == "native" and detection.memory_mb is not None:
