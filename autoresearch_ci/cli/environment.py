@@ -26,6 +26,7 @@ from autoresearch_ci.slots import ONLY, Slot
 if TYPE_CHECKING:
     from autoresearch_ci.executors.container import ContainerExecutor
     from autoresearch_ci.executors.native import NativeExecutor
+    from autoresearch_ci.executors.ray_cluster import RayExecutor
 
 
 class Environment(Executor, Protocol):
@@ -83,6 +84,7 @@ def environment(
         if sys.platform == "darwin" or settings.platform == "mps":
             kind, why = "native", "no Linux container can see MPS"
     wall, memory = "", None
+    nodes: RayExecutor | None = None
     with ExitStack() as stack:
         executor: Environment
         if kind == "container":
@@ -102,13 +104,13 @@ def environment(
             from autoresearch_ci.cli.cluster import cluster
 
             joined = cluster(console, environ, settings, state=state, session=session, requirements=requirements)
-            executor = stack.enter_context(joined)
-            why, wall = executor.ready.says, executor.ready.wall
+            executor = nodes = stack.enter_context(joined)
+            why, wall = nodes.ready.says, nodes.ready.wall
         detection = parse_probe(executor.probe(PROBE))
         platform = resolve(settings.platform, detection)
         if kind == "native" and detection.memory_mb is not None:
             memory = detection.memory_mb * 2**20
-        slots = _slots(console, environ, settings, detection, platform, memory)
+        slots = nodes.slots if nodes else _slots(console, environ, settings, detection, platform, memory)
         yield Place(executor, kind, why, platform, detection, adjustments(platform, detection), wall, slots)
 
 
