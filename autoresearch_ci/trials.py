@@ -123,6 +123,7 @@ class Trial:
         self.based_on = based_on if based_on != incumbent.commit else ""
         self.commit = ""
         self.measurements: list[Measurement] = []
+        self._where = ""  # what the row says of the incumbent, where that has moved
         self._earlier = 0  # runs against an incumbent that is none any more
         self.started_at = shared.runs.now()
 
@@ -154,9 +155,10 @@ class Trial:
             self.measurements = [replace(m, commit=self.commit) if m.commit == old else m for m in self.measurements]
         if self.shared.several:
             self.measurements = self.shared.runs.journal.settle_logs(self.measurements, number)
+        where = f" ({self._where})" if self._where else ""
         return as_experiment(
             self.number,
-            self.proposal,
+            replace(self.proposal, description=f"{self.proposal.description}{where}"),
             self.measurements,
             commit=self.commit,
             parent=self.incumbent.commit,
@@ -278,12 +280,8 @@ class Trial:
         note = f"{since}: {how}, and run again"
         self._say(note)
         shared.proposals.gate.reserve(script)
-        self.proposal = replace(
-            self.proposal,
-            script=script,
-            description=f"{self.proposal.description} ({how})",
-            notes=(*self.proposal.notes, note),
-        )
+        self.proposal = replace(self.proposal, script=script, notes=(*self.proposal.notes, note))
+        self._where = how
         self.based_on = self.based_on or old.commit
         self.incumbent, self._earlier = new, len(self.measurements)
         return None
@@ -297,8 +295,7 @@ class Trial:
 
     def _outdone(self, reason: str, verdict: Verdict | RunAgain) -> Verdict:
         """A discard against the incumbent that it was measured with; the row says which."""
-        against = f"{self.proposal.description} (against {self.incumbent.label})"
-        self.proposal = replace(self.proposal, description=against)
+        self._where = f"against {self.incumbent.label}"
         evidence = verdict.evidence if isinstance(verdict, Verdict) else None
         return Verdict(status=Status.DISCARD, reason=reason, evidence=evidence)
 
