@@ -9,16 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from autoresearch_ci import neighbours, results, source
+from autoresearch_ci import beginning, results
 from autoresearch_ci.carrying import Merge
 from autoresearch_ci.crew import Crew
-from autoresearch_ci.errors import BaselineError
 from autoresearch_ci.experiment import (
-    Category,
-    Ending,
     Experiment,
     History,
-    Measurement,
     Proposal,
     Purpose,
     Recheck,
@@ -32,7 +28,7 @@ from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.runs import Runs
 from autoresearch_ci.slots import ONLY, Slot
 from autoresearch_ci.stopping import Limits, reason_to_stop
-from autoresearch_ci.trials import SHOWN_LOG, Trial, Trials, as_experiment
+from autoresearch_ci.trials import SHOWN_LOG, Trial, Trials
 from autoresearch_ci.verification import recheck
 from autoresearch_ci.waiting import Waiting
 
@@ -186,51 +182,9 @@ class Loop:
         self._table = results.write(history)
         for experiment in history.experiments:
             self.gate.remember(experiment)
-        if not history.experiments and (baseline := self._baseline(history)):
+        if not history.experiments and (baseline := beginning.baseline(self._trials, self.slots[0])):
             return self._settle(history, baseline)
         return self._measure_again(history, moved) if moved else history
-
-    def _baseline(self, history: History) -> Experiment | None:
-        """Experiment 0, the untouched script; None when interrupted. There is nothing to improve on a crash: BaselineError."""
-        commit, trials = history.session.base_commit, self._trials
-        script = self.runs.workspace.script(commit)
-        try:
-            source.fingerprint(script)
-        except ValueError as error:
-            raise BaselineError(f"{history.session.training_script} does not parse", hint=str(error)) from error
-        proposal = Proposal(
-            script=script, description="Baseline — no modifications", category=Category.OTHER, proposer="baseline"
-        )
-        started, measurements = self.runs.now(), list[Measurement]()
-        with self.runs.console.group("Baseline"):
-            for turn in range(self.baseline_runs):
-                run = trials.wanted(
-                    commit,
-                    number=0,
-                    turn=turn,
-                    description=proposal.description,
-                    log=partial(self._log_of_baseline, len(measurements)),
-                    slot=self.slots[0],
-                )
-                measurements += trials.seen(run())
-                if measurements[-1].run.ending is Ending.INTERRUPTED:
-                    return None
-                if reason := trials.crash_reason(measurements[-1]):
-                    raise BaselineError(
-                        f"the baseline failed: {reason}",
-                        hint="run the script by itself first; its log is "
-                        f"{self.runs.journal.log_path(measurements[-1].log)}",
-                    )
-        return as_experiment(
-            0,
-            proposal,
-            measurements,
-            commit=commit,
-            parent="",
-            verdict=Verdict(status=Status.KEEP, reason="the baseline"),
-            started_at=started,
-            finished_at=self.runs.now(),
-        )
 
     def _measure_again(self, history: History, why: str) -> History:
         """Baseline and incumbent on this machine: readings of two machines are never compared."""
@@ -249,46 +203,12 @@ class Loop:
         return history if made is None else self._add(history, made)
 
     def _neighbours(self, history: History, crew: Crew) -> History:
-        """The untouched script in all slots at once: what neighbours cost it, once for every number of slots."""
-        baseline = history.baseline
+        """What neighbours cost, measured once for every number of slots."""
         known = any(r.purpose is Purpose.NEIGHBOURS and r.wanted == len(self.slots) for r in history.rechecks)
-        if len(self.slots) == 1 or known or baseline is None or self.runs.interrupt.requested():
+        if len(self.slots) == 1 or known or not history.experiments or self.runs.interrupt.requested():
             return history
-        self.runs.console.info(f"the baseline in all {len(self.slots)} slots at the same time")
-        started, number = self.runs.now(), len(history.rechecks)
-        wanted = [
-            self._trials.wanted(
-                baseline.commit,
-                number=0,
-                turn=0,
-                description="the baseline, beside itself",
-                log=partial(self._log_of_neighbour, number, slot),
-                slot=slot,
-            )
-            for slot in self.slots
-        ]
-        made = [measurements[-1] for measurements in crew.together(wanted)]
-        if any(m.run.ending is Ending.INTERRUPTED for m in made):
-            return history
-        cost = neighbours.cost([m for m in baseline.measurements if m.counts], made)
-        self.runs.console.info(cost)
-        together = Recheck(
-            purpose=Purpose.NEIGHBOURS,
-            reference=baseline.commit,
-            subject=baseline.commit,
-            wanted=len(self.slots),
-            measurements=tuple(self._trials.seen(made)),
-            note=cost,
-            started_at=started,
-            finished_at=self.runs.now(),
-        )
-        return self._add(history, together)
-
-    def _log_of_baseline(self, before: int, again: int) -> str:
-        return self.runs.journal.log_name(0, before + 1 + again)
-
-    def _log_of_neighbour(self, number: int, slot: Slot, again: int) -> str:
-        return self.runs.journal.recheck_log_name(number, slot.number + again * len(self.slots))
+        made = beginning.beside_itself(self._trials, crew, self.slots)
+        return history if made is None else self._add(history, made)
 
     # --- the record ---------------------------------------------------------------------------------------------------
 
