@@ -117,10 +117,7 @@ def visible(devices: Sequence[tuple[str, str]], wanted: str | None) -> tuple[tup
         return tuple(devices)
     found = []
     for name in filter(None, map(str.strip, wanted.split(","))):
-        if name.isdecimal():
-            chosen = list(devices[int(name) :][:1])
-        else:
-            chosen = [device for device in devices if device[0].startswith(name)][:1]
+        chosen = [device for n, device in enumerate(devices) if name == str(n) or device[0].startswith(name)][:1]
         if not chosen:
             raise MachineError(
                 f"{DEVICE_VARIABLE} names `{name[:80]}`, and there is no such device",

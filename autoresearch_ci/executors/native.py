@@ -148,7 +148,9 @@ class NativeExecutor:
             arguments = self.wall.arguments(confinement) + limited(arguments, largest_file=not preparing)
             disk = Disk((folder, request.tree))
             memory = request.slot.memory or self._memory_bytes
-            with ProcessTree(variables[MARKER], adopting=self._adopting, led=self.wall.leads) as tree:
+            with ProcessTree(
+                variables[MARKER], adopting=self._adopting, led=self.wall.leads, cpus=request.slot.cpus
+            ) as tree:
                 started = time.monotonic()
                 with on_cores(request.slot.cpus):
                     process = _start(arguments, request.tree / request.directory, variables)

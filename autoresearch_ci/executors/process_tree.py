@@ -117,16 +117,17 @@ class ProcessTree:
     """The tree of one run: a context manager. Enter it before the run's first process, then set `root` to its pid.
 
     `marker`: the AUTORESEARCH_OUTPUT_DIR that only this run has. `adopting`: what `adopting_orphans` gave. `led`: whether the
-    first process is a wall's, which takes all others with it when it ends. `cpu_s`: CPU seconds of its orphans, for whom nobody
-    but us waits, once they are killed.
+    first process is a wall's, which takes all others with it when it ends. `cpus`: the cores that no neighbour's processes begin
+    on; empty: there are none. `cpu_s`: CPU seconds of its orphans, for whom nobody but us waits, once they are killed.
     """
 
-    def __init__(self, marker: str, *, adopting: bool, led: bool = False) -> None:
+    def __init__(self, marker: str, *, adopting: bool, led: bool = False, cpus: tuple[int, ...] = ()) -> None:
         self.root = 0
         self.cpu_s = 0.0
         self._led = led
         self._marker = marker
         self._adopting = adopting
+        self._cpus = set(cpus)
         # Only what is new can belong to the run: this keeps a look at the tree cheap on a machine with many processes.
         self._strangers = set(psutil.pids())
         self._at_first = len(self._strangers) - 2**5  # some of them end meanwhile
@@ -179,13 +180,20 @@ class ProcessTree:
 
     def _owns(self, orphan: psutil.Process, session: int) -> bool | None:
         """Whether an orphan that we were handed is this run's: by what it could not hide, else when nobody else's can it be."""
-        marker = ""
+        marker, cores = "", set[int]()
         with suppress(psutil.Error, OSError):  # a zombie has none
             marker = orphan.environ().get(MARKER, "")
+        if sys.platform == "linux":
+            with suppress(OSError):
+                cores = os.sched_getaffinity(orphan.pid)
         trees = [tree for tree in _NEIGHBOURS.trees if orphan.pid not in tree._strangers]
         for tree in trees:
             known = orphan.pid == tree.root or orphan.pid in tree._members
             if known or session == tree.root or session in tree._sessions or marker == tree._marker:
+                return tree is self
+        # Last: a process can go to other cores, but only one that means to be taken for another run's goes to those.
+        for tree in trees:
+            if cores and cores <= tree._cpus:
                 return tree is self
         return True if trees == [self] else None
 

@@ -168,7 +168,7 @@ def test_the_end_of_a_run_is_not_its_neighbours(native: NativeExecutor, tmp_path
             return
         ending.tell("end")
         assert ends.result(60).exit_code == 0
-        assert hidden or not ending.daemon_lives()
+        assert not ending.daemon_lives()
         time.sleep(0.5)
         assert staying.daemon_lives()
         assert not stays.done()
@@ -179,9 +179,8 @@ def test_the_end_of_a_run_is_not_its_neighbours(native: NativeExecutor, tmp_path
 
 
 def test_a_hidden_orphan_does_not_outlive_those_it_may_be_of(tmp_path: Path) -> None:
-    """Runs that came later do not keep it: it ends with the last that was there before it."""
-    first, second = two(tmp_path)
-    third = Side(tmp_path, Slot(number=3))
+    """Without cores of its own to tell it by: runs that came later do not keep it, it ends with the last that was there."""
+    first, second, third = (Side(tmp_path, Slot(number=number)) for number in (1, 2, 3))
     with (
         NativeExecutor(
             scratch=tmp_path / "s", cache=None, memory=None, python=Path(sys.executable), walled=False
