@@ -34,9 +34,6 @@ from autoresearch_ci.session import Loop
 from autoresearch_ci.stopping import Limits
 from autoresearch_ci.workspace import Author, Remote, Workspace, inspect_repository, merged_script, new_repository
 
-if sys.platform != "win32":
-    import resource
-
 BASE_IMAGE = os.environ.get("BENCH_BASE_IMAGE", "autoresearch-ci/test-base:bookworm")
 SCRIPT = 'STEP = 0\nprint("val_bpb: 1.0")\n'
 
@@ -262,6 +259,8 @@ def help_time() -> tuple[str, str]:
 
 def large_report() -> tuple[str, str]:
     assert sys.platform != "win32", "it reads the memory of children as POSIX systems count it"
+    import resource
+
     with tempfile.TemporaryDirectory(prefix="autoresearch-bench-") as name:
         table = Path(name) / "results.tsv"
         draw = random.Random(0)
