@@ -93,15 +93,16 @@ class Loop:
         with Crew(self.slots, self.runs.halt) as crew:
             history = self._neighbours(history, crew)
             while True:
-                reason = self._reason_to_stop(history, in_flight=len(crew.trials))
-                if not (reason or crew.error or self.runs.interrupt.requested()):
-                    self._assign(history, crew)
+                self._begin_trials(history, crew)
+                self._make_next(history, crew)
                 self.runs.journal.waiting([proposal.description for proposal in self._waiting.proposals])
                 if crew.is_idle:
                     break
                 for trial, verdict in crew.decided():
                     if verdict is not None:
-                        history = self._settle(history, trial.experiment(verdict, len(history.experiments)))
+                        history = self._record(history, trial.experiment(verdict, len(history.experiments)))
+                        self._begin_trials(history, crew)  # no slot waits for refs, or for people to be told
+                        self._settle(history)
                 if (made := crew.made()) is not None:
                     self._take(history, *made)
         self.runs.journal.idle()
@@ -109,15 +110,12 @@ class Loop:
             raise crew.error
         if self.runs.interrupt.requested():
             return history
-        return self.runs.journal.end(history, reason or NOTHING_LEFT)
+        return self.runs.journal.end(history, self._reason_to_stop(history) or NOTHING_LEFT)
 
-    def _assign(self, history: History, crew: Crew) -> None:
-        """A trial for every free slot, as far as there are proposals; and the making of the next one, where it will be wanted."""
-        incumbent = history.incumbent
-        assert incumbent is not None  # the baseline is one
-        while crew.free and not self._reason_to_stop(history, in_flight=len(crew.trials)):
-            if (ready := self._waiting.next()) is None:
-                break
+    def _begin_trials(self, history: History, crew: Crew) -> None:
+        """A trial for every free slot, as far as proposals wait and there is no reason to stop."""
+        while crew.free and self._waiting and not self._is_over(history, crew, in_flight=len(crew.trials)):
+            ready, incumbent = self._waiting.next(), self._trials.incumbent
             taken = {trial.number for trial in crew.trials}
             number = next(n for n in itertools.count(len(history.experiments)) if n not in taken)
             trial = Trial(
@@ -129,30 +127,32 @@ class Loop:
                 based_on=ready.based_on,
             )
             crew.begin(trial)
+
+    def _make_next(self, history: History, crew: Crew) -> None:
+        """Has the next proposal made, where it will be wanted: by a free slot, or in advance."""
         wanted = len(crew.free) + self.prefetch * len(self.slots)
         if crew.is_making or len(self._waiting) >= wanted or self._nothing_at == len(history.experiments):
             return
         ahead = (*(trial.proposal for trial in crew.trials), *self._waiting.proposals)
-        if not self._reason_to_stop(history, in_flight=len(ahead), runs_before=0 if crew.free else 1):
-            self._made_for = incumbent.commit
+        if not self._is_over(history, crew, in_flight=len(ahead), runs_before=0 if crew.free else 1):
+            self._made_for = self._trials.incumbent.commit
             seen = replace(history, pending=ahead, dropped=self._waiting.dropped)
             self._waiting.dropped = ()
             crew.make(partial(self._trials.proposals.following, seen))
 
     def _take(self, history: History, proposal: Proposal | None) -> None:
         """Lets a proposal that is made wait for a slot; with none, nobody is asked again before something else is known."""
-        incumbent = history.incumbent
-        assert incumbent is not None  # the baseline is one
         if proposal is None:
             self._nothing_at = len(history.experiments)
         else:
-            self._waiting.add(proposal, self._made_for, incumbent)
+            self._waiting.add(proposal, self._made_for, self._trials.incumbent)
 
     # --- the beginning ------------------------------------------------------------------------------------------------
 
     def _begin(self, history: History, moved: str) -> History:
         """The parts as they are for this history, and what has to be measured before anything is tried."""
         self.runs.journal.slots([slot.device for slot in self.slots])
+        self._nothing_at = -1
         proposals = Proposals(
             proposer=self.proposer,
             gate=self.gate,
@@ -183,7 +183,9 @@ class Loop:
         for experiment in history.experiments:
             self.gate.remember(experiment)
         if not history.experiments and (baseline := beginning.baseline(self._trials, self.slots[0])):
-            return self._settle(history, baseline)
+            history = self._record(history, baseline)
+            self._settle(history)
+            return history
         return self._measure_again(history, moved) if moved else history
 
     def _measure_again(self, history: History, why: str) -> History:
@@ -217,14 +219,13 @@ class Loop:
         history = self._trials.history = self.runs.journal.append_recheck(history, made)
         return self.runs.save(history, made, self._table)
 
-    def _settle(self, history: History, experiment: Experiment) -> History:
-        """Makes the experiment durable, in the order that a dying machine cannot break: journal, refs, push. Then tells it."""
+    def _record(self, history: History, experiment: Experiment) -> History:
+        """Makes the experiment durable on this machine, and what waits a change of what is best now."""
         history = self._trials.history = self.runs.journal.append(history, experiment)
         experiment = history.experiments[-1]  # as it was recorded: without secrets
         self.gate.remember(experiment)
         self._trials.readings.add(experiment)
         self._table += results.row(experiment)
-        self.runs.save(history, experiment, self._table)
         shown = "—" if experiment.metric is None else f"{experiment.metric:.6g}"
         line = f"{history.session.metric} {shown} · {experiment.status} · {experiment.verdict.reason}"
         if experiment.status is Status.CRASH:
@@ -240,10 +241,20 @@ class Loop:
             self.runs.console.info(line)
         if experiment.number > 0 and experiment.number % self.report_every == 0:
             self.runs.console.info(progress_report(history, now=self.runs.now()))
-        self._over = self.tell(history)
         return history
 
-    def _reason_to_stop(self, history: History, *, in_flight: int, runs_before: int = 0) -> str:
+    def _settle(self, history: History) -> None:
+        """Makes the last experiment durable elsewhere, and tells people. The journal has it already: no dying machine can break
+        that order."""
+        self.runs.save(history, history.experiments[-1], self._table)
+        self._over = self.tell(history)
+
+    def _is_over(self, history: History, crew: Crew, *, in_flight: int, runs_before: int = 0) -> bool:
+        """Whether nothing more is begun, though what is in flight is brought to its end."""
+        stopped = crew.error is not None or self.runs.interrupt.requested()
+        return stopped or bool(self._reason_to_stop(history, in_flight=in_flight, runs_before=runs_before))
+
+    def _reason_to_stop(self, history: History, *, in_flight: int = 0, runs_before: int = 0) -> str:
         """Why no experiment is begun beside those `in_flight`, or would be after `runs_before` more; empty to go on."""
         if self._over:
             return self._over

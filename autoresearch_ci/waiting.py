@@ -42,9 +42,9 @@ class Waiting:
         self._ready.append((Ready(proposal, based_on), based_on))
         self.carry_over(incumbent)
 
-    def next(self) -> Ready | None:
-        """The one that has waited longest; None when nothing waits."""
-        return self._ready.pop(0)[0] if self._ready else None
+    def next(self) -> Ready:
+        """The one that has waited longest. IndexError when nothing waits."""
+        return self._ready.pop(0)[0]
 
     def carry_over(self, incumbent: Experiment) -> None:
         """Puts what waits on the incumbent, once that has moved. What does not fit it, or was tried by now, is dropped, aloud."""
