@@ -25,6 +25,7 @@ from autoresearch_ci.executors.process_tree import unreadable
 from autoresearch_ci.executors.ray_child import Child, GoneError
 from autoresearch_ci.executors.ray_messages import AUTO, LOCAL, Ready, Wanted
 from autoresearch_ci.experiment import Ending, Run
+from autoresearch_ci.platforms import PROBE
 from autoresearch_ci.slots import Slot
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class RayExecutor:
 
     A context manager: entering joins the cluster, checks it and gets its nodes ready; leaving ends everything there. Then `ready`
     says what there is, and `slots` are what runs are given. May be called from several threads. `environ`: our own variables, of
-    which the driver gets a few. Raises SettingsError and MachineError when no run can be made at all.
+    which the child gets a few; `variables`: what it gets besides. Raises SettingsError and MachineError when no run can be made at all.
     """
 
     def __init__(
@@ -94,13 +95,13 @@ class RayExecutor:
         wanted: Wanted,
         *,
         environ: Mapping[str, str],
-        python: str = sys.executable,
+        variables: Mapping[str, str] | None = None,
         join_s: float = JOIN_S,
     ) -> None:
         check_installed()
         self._wanted = wanted
         self._environ = environ
-        self._python = python
+        self._variables = dict(variables or {})
         self._join_s = join_s
         self._child: Child | None = None
         self._joining = threading.Lock()
@@ -138,6 +139,8 @@ class RayExecutor:
 
     def probe(self, script: str) -> str:
         """Runs a Python program where runs happen, on one of the nodes, and returns what it prints on stdout."""
+        if script == PROBE:  # which every node was asked at the start
+            return self.ready.probed
         assert self._child is not None
         said = self._child.wait(self._child.ask("probe", script=script), PROBE_S)
         assert isinstance(said, str)
@@ -192,7 +195,7 @@ class RayExecutor:
             self._child.close()
             self._child = None
         address = check_address(self._wanted.address, self._environ)
-        self._child = Child(self._python, variables_of_child(self._environ))
+        self._child = Child({**variables_of_child(self._environ), **self._variables})
         wanted = replace(self._wanted, address=address)
         if self.ready.slots:  # as before, also where the cluster has other nodes now
             wanted = replace(wanted, device_class=self.ready.device_class, kind=self.ready.kind, parallel=None)

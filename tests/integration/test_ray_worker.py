@@ -127,9 +127,9 @@ def test_what_a_worker_cannot_do_is_a_value(setup: Setup, worker: Worker, tmp_pa
     assert "cannot make" in refused.message
     worker.open(setup, "native")
     asked, export = request(tmp_path, "", command="no-such-program")
-    refused = worker.run(asked, export, None, preparing=False)
-    assert isinstance(refused, Refused)
-    assert refused.settings
+    outcome = worker.run(asked, export, None, preparing=False)
+    assert isinstance(outcome, Refused)
+    assert outcome.settings
 
 
 def test_a_worker_with_containers(setup: Setup, worker: Worker, tmp_path: Path, cpu_image: Image) -> None:
