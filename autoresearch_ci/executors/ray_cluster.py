@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -86,8 +85,8 @@ class RayExecutor:
     """Where runs happen: the nodes of one device class of a cluster, one run in each slot.
 
     A context manager: entering joins the cluster, checks it and gets its nodes ready; leaving ends everything there. Then `ready`
-    says what there is, and `slots` are what runs are given. May be called from several threads. `environ`: our own variables, of
-    which the child gets a few; `variables`: what it gets besides. Raises SettingsError and MachineError when no run can be made at all.
+    says what there is, and `slots` are what runs are given. For several threads. `environ`: our own variables, of which the child
+    gets a few; `variables`: what it gets besides. Raises SettingsError and MachineError when no run can be made at all.
     """
 
     def __init__(

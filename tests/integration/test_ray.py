@@ -363,7 +363,7 @@ def test_a_ray_of_another_version(tmp_path: Path, cluster: Any) -> None:
 def test_a_head_that_dies(bench: Bench, cluster: Any, tmp_path: Path) -> None:
     """When the cluster is gone and does not come back, the session is told so in its exit code, and can go on later."""
     bench.open.close()
-    last = Bench(tmp_path, cluster.address, parallel=1)
+    last = Bench(tmp_path, cluster.address, parallel=1, device_class="cpu")
     request = last.request("import time; time.sleep(100)", name="last", timeout_s=200)
     with last.executor, ThreadPoolExecutor(1) as pool:
         running = pool.submit(last.executor.run, request, After())

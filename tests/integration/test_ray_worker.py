@@ -23,7 +23,8 @@ from autoresearch_ci.platforms import PROBE, parse_probe
 from autoresearch_ci.runs import RunRequest
 from tests.integration.conftest import BASE_IMAGE
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the scripts use POSIX files")
+if sys.platform == "win32":
+    pytest.skip("the scripts use POSIX files", allow_module_level=True)
 
 
 @pytest.fixture
