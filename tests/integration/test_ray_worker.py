@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def worker(setup: Setup) -> Iterator[Worker]:
     worker.close()
 
 
-def request(folder: Path, script: str, **others: object) -> tuple[RunRequest, bytes]:
+def request(folder: Path, script: str, **others: Any) -> tuple[RunRequest, bytes]:
     """A request as it arrives: its paths are the orchestrator's, and not to be used here."""
     tree = folder / "tree"
     tree.mkdir(exist_ok=True)
@@ -53,7 +54,7 @@ def request(folder: Path, script: str, **others: object) -> tuple[RunRequest, by
         name="nov22-0001", tree=elsewhere, script="train.py", command="python train.py", variables={"MINE": "1"},
         timeout_s=60.0, log=elsewhere,
     )  # fmt: skip
-    return replace(made, **others), pack(tree)  # type: ignore[arg-type]
+    return replace(made, **others), pack(tree)
 
 
 def log_of(worker: Worker) -> str:
