@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -26,7 +28,8 @@ from autoresearch_ci.platforms import PROBE, parse_probe
 from autoresearch_ci.runs import RunRequest
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters on one machine need Linux")
+if sys.platform != "linux":
+    pytest.skip("Ray's clusters of several nodes on one machine need Linux", allow_module_level=True)
 
 PACKAGE = str(Path(autoresearch_ci.__file__).parents[1])
 SECRET = "never-to-be-seen-" + "7f3a"
@@ -48,7 +51,7 @@ class Bench:
 
     def __init__(self, folder: Path, address: str, *, join_s: float = 60.0, **wanted: Any) -> None:
         self.folder, self.open = folder, ExitStack()
-        self.session = f"test-{uuid.uuid4().hex[:8]}"
+        self.session = f"test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         setup = Setup(session=self.session, cache=str(folder / "cache"), **wanted.pop("setup", {}))
         options: dict[str, Any] = {"kind": "native", "allow_native": True, "patience_s": 4.0}
         self.executor = RayExecutor(
@@ -116,6 +119,8 @@ def cluster(home: Path) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+        for left in Path(tempfile.gettempdir(), f"autoresearch-ci-{os.getuid()}").glob(f"test-{os.getpid()}-*"):
+            shutil.rmtree(left)  # by the workers that were killed with their node
 
 
 def refused(folder: Path, address: str, **wanted: Any) -> MachineError | SettingsError:
