@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import autoresearch_ci
-from autoresearch_ci.errors import MachineError, SettingsError
+from autoresearch_ci.errors import AutoresearchError, MachineError, SettingsError
 from autoresearch_ci.executors.environment import USER_VARIABLES, WINDOWS_VARIABLES
 from autoresearch_ci.executors.process_tree import unreadable
 from autoresearch_ci.executors.ray_child import Child, GoneError
@@ -119,9 +119,7 @@ class RayExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        self._leave()
         self._unreadable.__exit__(kind, error, trace)
 
     @property
@@ -141,7 +139,10 @@ class RayExecutor:
         if script == PROBE:  # which every node was asked at the start
             return self.ready.probed
         assert self._child is not None
-        said = self._child.wait(self._child.ask("probe", script=script), PROBE_S)
+        try:
+            said = self._child.wait(self._child.ask("probe", script=script), PROBE_S)
+        except GoneError as error:
+            raise MachineError("the cluster was lost", hint="look at its head with `ray status`") from error
         assert isinstance(said, str)
         return said
 
@@ -177,7 +178,7 @@ class RayExecutor:
                     return self._child
                 try:
                     self._join()
-                except MachineError as error:
+                except (MachineError, SettingsError) as error:  # its nodes come one after another
                     if time.monotonic() >= deadline:
                         raise MachineError(
                             f"the cluster was lost, and is not back: {error.message}",
@@ -189,10 +190,8 @@ class RayExecutor:
         return None
 
     def _join(self) -> None:
-        """Starts a child that joins the cluster and gets its nodes ready."""
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        """Starts a child that joins the cluster and gets its nodes ready; there is none when that fails."""
+        self._leave()
         address = check_address(self._wanted.address, self._environ)
         self._child = Child({**variables_of_child(self._environ), **self._variables})
         wanted = replace(self._wanted, address=address)
@@ -210,8 +209,16 @@ class RayExecutor:
                 f"no Ray answers {where}" + (f": {said}" if said else ""),
                 hint="is it the address of a head, as `ray start --head` prints it, and of the same version as here?",
             ) from error
+        except AutoresearchError:
+            self._leave()
+            raise
         assert isinstance(ready, Ready)
         self.ready = self.ready if self.ready.slots else ready
+
+    def _leave(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
 
 
 def variables_of_child(environ: Mapping[str, str]) -> dict[str, str]:

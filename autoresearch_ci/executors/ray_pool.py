@@ -81,7 +81,7 @@ class Pool:
     _unfit: dict[str, str] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _growing: bool = False
-    _alone_since: float = 0.0  # since when no worker has lived
+    _alone_since: float = field(default_factory=time.monotonic)  # since when no worker has lived
     _grow_at: float = 0.0
 
     def open(self) -> Ready:
