@@ -13,10 +13,11 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import autoresearch_ci
@@ -254,8 +255,6 @@ def test_no_secret_leaves_the_orchestrator(bench: Bench, cluster: Any) -> None:
 
 def test_no_process_of_the_cluster_or_the_child_has_a_secret(bench: Bench) -> None:
     """The child that speaks to Ray, and the workers, were started with variables that hold no token."""
-    import psutil
-
     seen = 0
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         try:
@@ -293,8 +292,22 @@ def test_another_program_can_be_asked(bench: Bench) -> None:
     assert parse_probe(bench.executor.probe(PROBE)).python
 
 
+def busy_worker(cluster: Any) -> psutil.Process:
+    """A worker that makes a run now."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for node in cluster.list_all_nodes():
+            (raylet,) = node.all_processes["raylet"]
+            for process in psutil.Process(raylet.process.pid).children():
+                with suppress(psutil.Error):
+                    if process.name().startswith("ray::Worker") and process.children():
+                        return process
+        time.sleep(0.05)
+    raise AssertionError("no worker has a run")
+
+
 def test_thirty_experiments_and_a_node_that_dies(bench: Bench, cluster: Any) -> None:
-    """A node is killed in the middle of its run: that is made again elsewhere, none is lost and none counts twice."""
+    """A node, and a worker of another, are killed in the middle of a run: it is made again, none is lost and none counts twice."""
 
     def one(number: int) -> tuple[Run, str, float]:
         started = time.monotonic()
@@ -308,6 +321,10 @@ def test_thirty_experiments_and_a_node_that_dies(bench: Bench, cluster: Any) -> 
         victim = cluster.list_all_nodes()[-1]
         time.sleep(0.3)
         cluster.remove_node(victim, allow_graceful=False)
+        while sum(future.done() for future in made) < 14:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        busy_worker(cluster).kill()
         done = [future.result(120) for future in made]
     assert [(run.ending, run.exit_code) for run, _, _ in done] == [(Ending.EXITED, 0)] * 30
     assert [log for _, log, _ in done] == [f"loss: {number}\n" for number in range(30)]
