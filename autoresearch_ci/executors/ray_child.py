@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -32,7 +33,7 @@ class GoneError(Exception):
 class Child:
     """One `python -m autoresearch_ci.executors.ray_driver`. For several threads. `variables`: its whole environment."""
 
-    def __init__(self, python: str, variables: Mapping[str, str]) -> None:
+    def __init__(self, variables: Mapping[str, str]) -> None:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[Ready | Run | str | Refused]] = {}
         self._lock = threading.Lock()
@@ -41,7 +42,7 @@ class Child:
         try:
             # Where it is matters: Ray puts the folder of a driver on the path of every worker.
             self._process = subprocess.Popen(
-                [python, "-P", "-m", "autoresearch_ci.executors.ray_driver"],
+                [sys.executable, "-P", "-m", "autoresearch_ci.executors.ray_driver"],
                 cwd=self._folder.name,
                 env=dict(variables),
                 stdin=subprocess.PIPE,
@@ -50,7 +51,9 @@ class Child:
                 start_new_session=True,  # a Ctrl-C is the session's to deal with
             )
         except OSError as error:
-            raise MachineError(f"{python} cannot be started: {error.strerror}", hint="install it again") from error
+            raise MachineError(
+                f"{sys.executable} cannot be started: {error.strerror}", hint="install it again"
+            ) from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin = self._process.stdin

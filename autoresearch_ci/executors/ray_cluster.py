@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -19,12 +18,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import autoresearch_ci
-from autoresearch_ci.errors import MachineError, SettingsError
+from autoresearch_ci.errors import AutoresearchError, MachineError, SettingsError
 from autoresearch_ci.executors.environment import USER_VARIABLES, WINDOWS_VARIABLES
 from autoresearch_ci.executors.process_tree import unreadable
 from autoresearch_ci.executors.ray_child import Child, GoneError
 from autoresearch_ci.executors.ray_messages import AUTO, LOCAL, Ready, Wanted
 from autoresearch_ci.experiment import Ending, Run
+from autoresearch_ci.platforms import PROBE
 from autoresearch_ci.slots import Slot
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class RayExecutor:
     """Where runs happen: the nodes of one device class of a cluster, one run in each slot.
 
     A context manager: entering joins the cluster, checks it and gets its nodes ready; leaving ends everything there. Then `ready`
-    says what there is, and `slots` are what runs are given. May be called from several threads. `environ`: our own variables, of
-    which the driver gets a few. Raises SettingsError and MachineError when no run can be made at all.
+    says what there is, and `slots` are what runs are given. For several threads. `environ`: our own variables, of which the child
+    gets a few; `variables`: what it gets besides. Raises SettingsError and MachineError when no run can be made at all.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class RayExecutor:
         wanted: Wanted,
         *,
         environ: Mapping[str, str],
-        python: str = sys.executable,
+        variables: Mapping[str, str] | None = None,
         join_s: float = JOIN_S,
     ) -> None:
         check_installed()
         self._wanted = wanted
         self._environ = environ
-        self._python = python
+        self._variables = dict(variables or {})
         self._join_s = join_s
         self._child: Child | None = None
         self._joining = threading.Lock()
@@ -119,9 +119,7 @@ class RayExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        self._leave()
         self._unreadable.__exit__(kind, error, trace)
 
     @property
@@ -138,8 +136,13 @@ class RayExecutor:
 
     def probe(self, script: str) -> str:
         """Runs a Python program where runs happen, on one of the nodes, and returns what it prints on stdout."""
+        if script == PROBE:  # which every node was asked at the start
+            return self.ready.probed
         assert self._child is not None
-        said = self._child.wait(self._child.ask("probe", script=script), PROBE_S)
+        try:
+            said = self._child.wait(self._child.ask("probe", script=script), PROBE_S)
+        except GoneError as error:
+            raise MachineError("the cluster was lost", hint="look at its head with `ray status`") from error
         assert isinstance(said, str)
         return said
 
@@ -175,7 +178,7 @@ class RayExecutor:
                     return self._child
                 try:
                     self._join()
-                except MachineError as error:
+                except (MachineError, SettingsError) as error:  # its nodes come one after another
                     if time.monotonic() >= deadline:
                         raise MachineError(
                             f"the cluster was lost, and is not back: {error.message}",
@@ -187,12 +190,10 @@ class RayExecutor:
         return None
 
     def _join(self) -> None:
-        """Starts a child that joins the cluster and gets its nodes ready."""
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        """Starts a child that joins the cluster and gets its nodes ready; there is none when that fails."""
+        self._leave()
         address = check_address(self._wanted.address, self._environ)
-        self._child = Child(self._python, variables_of_child(self._environ))
+        self._child = Child({**variables_of_child(self._environ), **self._variables})
         wanted = replace(self._wanted, address=address)
         if self.ready.slots:  # as before, also where the cluster has other nodes now
             wanted = replace(wanted, device_class=self.ready.device_class, kind=self.ready.kind, parallel=None)
@@ -208,8 +209,16 @@ class RayExecutor:
                 f"no Ray answers {where}" + (f": {said}" if said else ""),
                 hint="is it the address of a head, as `ray start --head` prints it, and of the same version as here?",
             ) from error
+        except AutoresearchError:
+            self._leave()
+            raise
         assert isinstance(ready, Ready)
         self.ready = self.ready if self.ready.slots else ready
+
+    def _leave(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
 
 
 def variables_of_child(environ: Mapping[str, str]) -> dict[str, str]:

@@ -64,13 +64,15 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """The cluster, as the session uses it. `says`: which nodes, in one line for a person. `wall`: what holds natively."""
+    """The cluster, as the session uses it. `says`: which nodes, in one line for a person. `wall`: what holds natively. `probed`: what
+    the probe of the platform said on the first node; it says the same on every one."""
 
     slots: int
     kind: Kind
     device_class: str
     says: str
     wall: str = ""
+    probed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

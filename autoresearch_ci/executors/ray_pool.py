@@ -81,7 +81,7 @@ class Pool:
     _unfit: dict[str, str] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _growing: bool = False
-    _alone_since: float = 0.0  # since when no worker has lived
+    _alone_since: float = field(default_factory=time.monotonic)  # since when no worker has lived
     _grow_at: float = 0.0
 
     def open(self) -> Ready:
@@ -102,7 +102,8 @@ class Pool:
             self.kind = self._choose_kind(abouts)
             self._wall = next(iter(set(pool.map(self._open, started))))
             one_each = list({place.node.id: place for place in started}.values())
-            seen = list(pool.map(self._probe, one_each))
+            probed = list(pool.map(lambda place: self.probe(place, PROBE), one_each))
+        seen = [parse_probe(text) for text in probed]
         self._seen = {place.node.id: detection for place, detection in zip(one_each, seen, strict=True)}
         check_same({place.node.name: detection for place, detection in zip(one_each, seen, strict=True)})
         with self._changed:
@@ -116,6 +117,7 @@ class Pool:
                 self.device_class, one_each, self.size, [n for n in nodes if n.device_class != self.device_class]
             ),
             wall="" if self.kind == "container" else self._wall,
+            probed=probed[0],
         )
 
     def one_each(self) -> list[Place]:
@@ -242,9 +244,6 @@ class Pool:
             ).error()
         return str(wall)
 
-    def _probe(self, place: Place) -> Detection:
-        return parse_probe(self.probe(place, PROBE))
-
     def probe(self, place: Place, script: str) -> str:
         try:
             said = get(place.actor.probe.remote(script), PROBE_S)
@@ -266,7 +265,7 @@ class Pool:
                 check_versions({node.name: self._about(place, time.monotonic() + START_S)}, self.here)
                 self._open(place)
                 if node.id not in self._seen:
-                    detection = self._probe(place)
+                    detection = parse_probe(self.probe(place, PROBE))
                     check_same({"the cluster": next(iter(self._seen.values())), node.name: detection})
                     self.prepare(place)
                     self._seen[node.id] = detection

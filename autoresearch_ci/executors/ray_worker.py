@@ -231,8 +231,9 @@ def _native(setup: Setup, cache: Path, scratch: Path, node_folder: Path) -> Nati
 
 def _own_folder() -> Path:
     """Where workers of this user keep what they need on a node."""
-    user = os.getuid() if sys.platform != "win32" else os.environ.get("USERNAME", "user")
-    return Path(tempfile.gettempdir(), f"autoresearch-ci-{user}")
+    if sys.platform == "win32":
+        return Path(tempfile.gettempdir(), "autoresearch-ci")  # which is the user's own there
+    return Path(tempfile.gettempdir(), f"autoresearch-ci-{os.getuid()}")
 
 
 def _make(folder: Path) -> None:

@@ -22,8 +22,8 @@ from autoresearch_ci.executors.ray_messages import LOCAL, Setup, Wanted
 from autoresearch_ci.runs import Executor, RunRequest
 
 SLOTS = 8
-SLEEP_S = 3.0
-ROUNDS = 4  # of runs in every slot
+SLEEP_S = 8.0
+ROUNDS = 3  # of runs in every slot
 SINGLE = 15  # runs of a moment, here and on the cluster in turn
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import textwrap
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import autoresearch_ci
@@ -22,10 +25,12 @@ from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors.ray_cluster import RayExecutor
 from autoresearch_ci.executors.ray_messages import Setup, Wanted
 from autoresearch_ci.experiment import Ending, Run
+from autoresearch_ci.platforms import PROBE, parse_probe
 from autoresearch_ci.runs import RunRequest
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters on one machine need Linux")
+if sys.platform != "linux":
+    pytest.skip("Ray's clusters of several nodes on one machine need Linux", allow_module_level=True)
 
 PACKAGE = str(Path(autoresearch_ci.__file__).parents[1])
 SECRET = "never-to-be-seen-" + "7f3a"
@@ -46,12 +51,15 @@ class Bench:
     """An executor on a cluster, and requests for it."""
 
     def __init__(self, folder: Path, address: str, *, join_s: float = 60.0, **wanted: Any) -> None:
-        self.folder = folder
-        self.session = f"test-{uuid.uuid4().hex[:8]}"
+        self.folder, self.open = folder, ExitStack()
+        self.session = f"test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         setup = Setup(session=self.session, cache=str(folder / "cache"), **wanted.pop("setup", {}))
         options: dict[str, Any] = {"kind": "native", "allow_native": True, "patience_s": 4.0}
         self.executor = RayExecutor(
-            Wanted(address=address, setup=setup, **{**options, **wanted}), environ=environment(), join_s=join_s
+            Wanted(address=address, setup=setup, **{**options, **wanted}),
+            environ=environment(),
+            variables=coverage(),
+            join_s=join_s,
         )
 
     def request(self, script: str, name: str = "nov22-0001", **others: Any) -> RunRequest:
@@ -69,8 +77,13 @@ class Bench:
 
 
 def environment() -> dict[str, str]:
-    """The session's variables: with a token, and what coverage needs to see the child."""
+    """The session's variables, a token among them."""
     return {**os.environ, "GITHUB_TOKEN": SECRET}
+
+
+def coverage() -> dict[str, str]:
+    """What coverage needs to see the child."""
+    return {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 
 
 @contextmanager
@@ -107,6 +120,8 @@ def cluster(home: Path) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+        for left in Path(tempfile.gettempdir(), f"autoresearch-ci-{os.getuid()}").glob(f"test-{os.getpid()}-*"):
+            shutil.rmtree(left)  # by the workers that were killed with their node
 
 
 def refused(folder: Path, address: str, **wanted: Any) -> MachineError | SettingsError:
@@ -153,9 +168,9 @@ def test_nodes_without_an_engine(tmp_path: Path, cluster: Any) -> None:
 @pytest.fixture(scope="module")
 def bench(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     bench = Bench(tmp_path_factory.mktemp("bench"), cluster.address)
-    with ExitStack() as stack:
+    with bench.open:
         with variables({"GITHUB_TOKEN": SECRET}):  # as the session has it, and not as who started the cluster
-            stack.enter_context(bench.executor)
+            bench.open.enter_context(bench.executor)
         yield bench
 
 
@@ -240,8 +255,6 @@ def test_no_secret_leaves_the_orchestrator(bench: Bench, cluster: Any) -> None:
 
 def test_no_process_of_the_cluster_or_the_child_has_a_secret(bench: Bench) -> None:
     """The child that speaks to Ray, and the workers, were started with variables that hold no token."""
-    import psutil
-
     seen = 0
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         try:
@@ -254,8 +267,47 @@ def test_no_process_of_the_cluster_or_the_child_has_a_secret(bench: Bench) -> No
     assert seen > NODES
 
 
+def test_prepare_runs_on_every_node(bench: Bench) -> None:
+    """Each has its own data cache (of the nodes of this machine it is the same folder)."""
+    request = bench.request(
+        "import os, tempfile; tempfile.mkstemp(dir=os.environ['AUTORESEARCH_CACHE']); print('filled')"
+    )
+    assert bench.executor.prepare(request, After()).exit_code == 0
+    assert request.log.read_text() == "filled\n"
+    assert len(list((bench.folder / "cache").iterdir())) == NODES
+
+
+def test_a_prepare_that_fails_is_told(bench: Bench) -> None:
+    """With the log of a node on which it failed."""
+    request = bench.request("raise SystemExit('no network')")
+    assert bench.executor.prepare(request, After()).exit_code == 1
+    assert request.log.read_text() == "no network\n"
+
+
+def test_another_program_can_be_asked(bench: Bench) -> None:
+    """The probe of the platform was asked at the start; any other program is asked then."""
+    assert bench.executor.probe("print(6 * 7)") == "42\n"
+    with pytest.raises(MachineError, match="^node .*: the probe of"):
+        bench.executor.probe("raise SystemExit(1)")
+    assert parse_probe(bench.executor.probe(PROBE)).python
+
+
+def busy_worker(cluster: Any) -> psutil.Process:
+    """A worker that makes a run now."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for node in cluster.list_all_nodes():
+            (raylet,) = node.all_processes["raylet"]
+            for process in psutil.Process(raylet.process.pid).children():
+                with suppress(psutil.Error):
+                    if process.name().startswith("ray::Worker") and process.children():
+                        return process
+        time.sleep(0.05)
+    raise AssertionError("no worker has a run")
+
+
 def test_thirty_experiments_and_a_node_that_dies(bench: Bench, cluster: Any) -> None:
-    """A node is killed in the middle of its run: that is made again elsewhere, none is lost and none counts twice."""
+    """A node, and a worker of another, are killed in the middle of a run: it is made again, none is lost and none counts twice."""
 
     def one(number: int) -> tuple[Run, str, float]:
         started = time.monotonic()
@@ -269,6 +321,10 @@ def test_thirty_experiments_and_a_node_that_dies(bench: Bench, cluster: Any) -> 
         victim = cluster.list_all_nodes()[-1]
         time.sleep(0.3)
         cluster.remove_node(victim, allow_graceful=False)
+        while sum(future.done() for future in made) < 14:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        busy_worker(cluster).kill()
         done = [future.result(120) for future in made]
     assert [(run.ending, run.exit_code) for run, _, _ in done] == [(Ending.EXITED, 0)] * 30
     assert [log for _, log, _ in done] == [f"loss: {number}\n" for number in range(30)]
@@ -276,7 +332,10 @@ def test_thirty_experiments_and_a_node_that_dies(bench: Bench, cluster: Any) -> 
 
 
 def test_a_node_that_comes_is_used(bench: Bench, cluster: Any) -> None:
-    """What is lost is replaced: with a new node there are as many runs at the same time as before."""
+    """What is lost is replaced: with a new node, prepared as the others were, there are as many runs at a time as before."""
+    prepare = bench.request("import os, tempfile; tempfile.mkstemp(dir=os.environ['AUTORESEARCH_CACHE'])")
+    bench.executor.prepare(prepare, After())
+    filled = len(list((bench.folder / "cache").iterdir()))
     cluster.add_node(num_cpus=1)
     script = "import time; print('on', flush=True); time.sleep(300)"
     requests = [bench.request(script, name=f"wide{number}", timeout_s=400) for number in range(NODES)]
@@ -295,6 +354,7 @@ def test_a_node_that_comes_is_used(bench: Bench, cluster: Any) -> None:
                 time.sleep(0.1)
         finally:
             end.set()
+        assert len(list((bench.folder / "cache").iterdir())) == filled + 1
         assert [future.result(60).ending for future in running] == [Ending.INTERRUPTED] * NODES
 
 
@@ -322,11 +382,13 @@ def test_a_ray_of_another_version(tmp_path: Path, cluster: Any) -> None:
     assert error.message.startswith("the cluster runs Ray 2.9.9 with Python ")
 
 
-def test_a_head_that_dies(bench: Bench, cluster: Any) -> None:
+def test_a_head_that_dies(bench: Bench, cluster: Any, tmp_path: Path) -> None:
     """When the cluster is gone and does not come back, the session is told so in its exit code, and can go on later."""
-    request = bench.request("import time; time.sleep(100)", name="last", timeout_s=200)
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(bench.executor.run, request, After())
+    bench.open.close()
+    last = Bench(tmp_path, cluster.address, parallel=1, device_class="cpu")
+    request = last.request("import time; time.sleep(100)", name="last", timeout_s=200)
+    with last.executor, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(last.executor.run, request, After())
         time.sleep(2)
         cluster.remove_node(cluster.head_node, allow_graceful=False)
         with pytest.raises(MachineError) as caught:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,8 @@ from autoresearch_ci.platforms import PROBE, parse_probe
 from autoresearch_ci.runs import RunRequest
 from tests.integration.conftest import BASE_IMAGE
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the scripts use POSIX files")
+if sys.platform == "win32":
+    pytest.skip("the scripts use POSIX files", allow_module_level=True)
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def worker(setup: Setup) -> Iterator[Worker]:
     worker.close()
 
 
-def request(folder: Path, script: str, **others: object) -> tuple[RunRequest, bytes]:
+def request(folder: Path, script: str, **others: Any) -> tuple[RunRequest, bytes]:
     """A request as it arrives: its paths are the orchestrator's, and not to be used here."""
     tree = folder / "tree"
     tree.mkdir(exist_ok=True)
@@ -52,7 +54,7 @@ def request(folder: Path, script: str, **others: object) -> tuple[RunRequest, by
         name="nov22-0001", tree=elsewhere, script="train.py", command="python train.py", variables={"MINE": "1"},
         timeout_s=60.0, log=elsewhere,
     )  # fmt: skip
-    return replace(made, **others), pack(tree)  # type: ignore[arg-type]
+    return replace(made, **others), pack(tree)
 
 
 def log_of(worker: Worker) -> str:
@@ -127,9 +129,9 @@ def test_what_a_worker_cannot_do_is_a_value(setup: Setup, worker: Worker, tmp_pa
     assert "cannot make" in refused.message
     worker.open(setup, "native")
     asked, export = request(tmp_path, "", command="no-such-program")
-    unknown = worker.run(asked, export, None, preparing=False)
-    assert isinstance(unknown, Refused)
-    assert unknown.settings
+    outcome = worker.run(asked, export, None, preparing=False)
+    assert isinstance(outcome, Refused)
+    assert outcome.settings
 
 
 def test_a_worker_with_containers(setup: Setup, worker: Worker, tmp_path: Path, cpu_image: Image) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from autoresearch_ci.executors.ray_exports import changed, content_hash, pack, unpack
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links and modes")
+if sys.platform == "win32":
+    pytest.skip("links and modes", allow_module_level=True)
 
 
 @pytest.fixture
