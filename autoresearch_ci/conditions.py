@@ -161,15 +161,16 @@ class Sample:
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """Describes runs. `fixed`: what stays the same while a process lives (`device`, `driver`, `executor`, `torch`), by name.
-    `cards`: of a session that trains on them."""
+    `cards`: of a session that trains on them. `here`: whether runs are made on this machine, whose load may disturb them."""
 
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     cards: Cards | None = None
+    here: bool = True
 
     def begin(self, slot: Slot = ONLY) -> Sample:
         """To be called before a run in this slot."""
         looking = None if self.cards is None else _Looking(self.cards.only(slot.device))
-        return Sample(time.monotonic(), _busy_of(slot), time.process_time(), looking)
+        return Sample(time.monotonic(), self._busy_s(slot), time.process_time(), looking)
 
     def end(self, before: Sample, run: Run, slot: Slot = ONLY) -> dict[str, Scalar]:
         """The fixed values, and for a run of a second or more `other_load`: the mean number of cores that were busy with neither
@@ -179,7 +180,7 @@ class Conditions:
         Of cards at work: `clock_mhz`, their median SM clock, `clock_limit_mhz`, the highest that they may have, and `throttled`,
         whether heat or the power supply held them down. Of the slot's own card, where it has one."""
         found = dict(self.fixed)
-        seconds, busy_s = time.monotonic() - before.at, _busy_of(slot)
+        seconds, busy_s = time.monotonic() - before.at, self._busy_s(slot)
         if run.cpu_s is not None and run.wall_s >= SHORTEST_S and busy_s is not None and before.busy_s is not None:
             # Of this program's own time nobody knows how much fell on a slot's cores: with neighbours it is a load as any other.
             own_s = time.process_time() - before.own_s if slot.alone else 0.0
@@ -189,6 +190,9 @@ class Conditions:
             if (limit := self.cards.only(slot.device).limit_mhz()) is not None:
                 found["clock_limit_mhz"] = limit
         return found
+
+    def _busy_s(self, slot: Slot) -> float | None:
+        return _busy_of(slot) if self.here else None
 
 
 def disturbance(

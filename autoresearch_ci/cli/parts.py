@@ -59,14 +59,15 @@ def make_runs(console: Console, opened: Opened, place: Place, interrupt: Interru
 def _conditions(place: Place) -> Conditions:
     """What every run is described by; the fixed part must be the same for two readings to be compared."""
     detected = place.detection
-    cards = Cards.of_this_machine() if place.platform is Platform.CUDA else None
+    here = place.kind != "ray"
+    cards = Cards.of_this_machine() if place.platform is Platform.CUDA and here else None
     fixed: dict[str, Scalar] = {
         "device": place.device,
         "executor": place.kind,
         "torch": detected.torch,
         "python": detected.python,
     }
-    return Conditions(fixed | ({"driver": cards.driver} if cards else {}), cards)
+    return Conditions(fixed | ({"driver": cards.driver} if cards else {}), cards, here)
 
 
 def make_limits(opened: Opened) -> Limits:

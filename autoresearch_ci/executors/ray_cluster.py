@@ -7,6 +7,7 @@ makes the run by the container or the native executor of its node. The child get
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import socket
 import threading
@@ -23,6 +24,7 @@ from autoresearch_ci.executors.environment import USER_VARIABLES, WINDOWS_VARIAB
 from autoresearch_ci.executors.process_tree import unreadable
 from autoresearch_ci.executors.ray_child import Child, GoneError
 from autoresearch_ci.executors.ray_messages import AUTO, LOCAL, Ready, Wanted
+from autoresearch_ci.executors.ray_nodes import CPU
 from autoresearch_ci.experiment import Ending, Run
 from autoresearch_ci.platforms import PROBE
 from autoresearch_ci.slots import Slot
@@ -124,7 +126,10 @@ class RayExecutor:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return tuple(Slot(number=number) for number in range(1, self.ready.slots + 1))
+        """One for each worker. On cores, numeric libraries start no more threads than a slot has of them."""
+        cpus = self._wanted.setup.cpus or (1 if self.ready.device_class == CPU else None)
+        threads = None if cpus is None else math.ceil(cpus)
+        return tuple(Slot(number=number, threads=threads) for number in range(1, self.ready.slots + 1))
 
     def run(self, request: RunRequest, interrupt: Interrupt) -> Run:
         """Makes the run on a node and waits for its end; a crash is a value. What is lost is made again, and counts once."""
