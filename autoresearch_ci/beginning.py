@@ -40,6 +40,7 @@ def baseline(trials: Trials, slot: Slot) -> Experiment | None:
             run = trials.wanted(
                 session.base_commit,
                 number=0,
+                seeds=0,
                 turn=turn,
                 description=proposal.description,
                 log=partial(_log, trials, len(measurements)),
@@ -75,6 +76,7 @@ def beside_itself(trials: Trials, crew: Crew, slots: Sequence[Slot]) -> Recheck 
         trials.wanted(
             untouched.commit,
             number=0,
+            seeds=0,
             turn=0,
             description="the baseline, beside itself",
             log=partial(_log_beside, trials, number, slot.number, len(slots)),

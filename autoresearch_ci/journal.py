@@ -246,8 +246,10 @@ class Journal:
             name = self.log_name(number, attempt)
             old, new = self.log_path(measurement.log), self.log_path(name)
             try:
-                if old.exists():  # a run that was killed at once may have written none
+                if old.exists():
                     old.replace(new)
+                else:  # a run that was killed at once may have written none
+                    new.unlink(missing_ok=True)
             except OSError as error:
                 raise _disk_error(new, error) from error
             settled.append(replace(measurement, log=name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -42,6 +43,17 @@ class Proposer(Protocol):
 
         Raises Declined when there is none now, and ProposerError when there will never be one.
         """
+
+
+@dataclass(slots=True)
+class Patience:
+    """The interrupt of whoever makes proposals: a person's, or `enough`, since no proposal is of use any more."""
+
+    interrupt: Interrupt
+    enough: threading.Event = field(default_factory=threading.Event)
+
+    def requested(self) -> bool:
+        return self.enough.is_set() or self.interrupt.requested()
 
 
 class Repair(Protocol):
@@ -123,11 +135,15 @@ class Proposals:
         incumbent = history.incumbent
         assert incumbent is not None  # the baseline is one
         script = self.workspace.script(incumbent.commit)
-        usage, refusal, declined = NOTHING, "", 0
+        usage, refusal, declined = sum((proposal.usage for proposal in history.dropped), NOTHING), "", 0
         notes: tuple[str, ...] = ()
         for _ in range(MAX_REFUSALS):
+            seen, history = (
+                replace(history, rechecks=()),
+                replace(history, dropped=()),
+            )  # blind to the holdout; told once
             try:
-                proposal = self.proposer.propose(replace(history, rechecks=()), script)  # blind to the holdout
+                proposal = self.proposer.propose(seen, script)
             except Declined as no:
                 usage, notes, declined = usage + no.usage, (*notes, *no.notes), declined + 1
                 if self.interrupt.requested():

@@ -197,7 +197,7 @@ class Runs:
             made.append(measurement)
             with self._noting:
                 usual = tuple(self._usual)
-            same_code = [m for m in usual if m.commit == commit]
+            same_code = [m for m in usual if m.fingerprint == measurement.fingerprint]
             spoilt = ""
             if measurement.reading.metric is not None and not command:
                 spoilt = disturbance(measurement.conditions, measurement.reading, usual, same_code, slot=slot)

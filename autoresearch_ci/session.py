@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -23,12 +23,12 @@ from autoresearch_ci.experiment import (
 )
 from autoresearch_ci.judge import Rule, RunAgain, judge
 from autoresearch_ci.noise import Readings
-from autoresearch_ci.proposals import Gate, Proposals, Proposer, Repair
+from autoresearch_ci.proposals import Gate, Patience, Proposals, Proposer, Repair
 from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.runs import Runs
 from autoresearch_ci.slots import ONLY, Slot
 from autoresearch_ci.stopping import Limits, reason_to_stop
-from autoresearch_ci.trials import SHOWN_LOG, Trial, Trials
+from autoresearch_ci.trials import SHOWN_LOG, Trial, Trials, first_seeds
 from autoresearch_ci.verification import recheck
 from autoresearch_ci.waiting import Waiting
 
@@ -44,7 +44,8 @@ class Loop:
     """The parts of a session, wired by cli. `relieve` halves a script's device batch, None when it has none.
 
     `slots`: where runs are made at the same time, one in each. `prefetch`: how many proposals are made in advance for each of them;
-    none where making one takes no time, since one that is made later knows more. `merge`: a three-way merge of scripts.
+    none where making one takes no time, since one that is made later knows more. `merge`: a three-way merge of scripts. `patience`:
+    the proposer's own interrupt.
 
     `baseline_runs`: how often the baseline is run; once means that nothing is ever run twice. `reserved_runs`: what the end of a
     session that kept something has to measure, and what time is kept free for. `hidden`: a number of the log that no proposer
@@ -61,6 +62,7 @@ class Loop:
     report_every: int
     relieve: Callable[[str], str | None]
     merge: Merge
+    patience: Patience
     slots: Sequence[Slot] = (ONLY,)
     prefetch: int = 0
     gate: Gate = field(default_factory=Gate)
@@ -77,7 +79,9 @@ class Loop:
     _over: str = ""  # why a person, somewhere else, wants the session to end
     _table: str = ""  # results.tsv so far: written whole, the 2,000th experiment would cost more than the 10th
     _made_for: str = ""  # the commit that the next proposal is a change of
-    _nothing_at: int = -1  # how many experiments there were when the proposer had nothing
+    _asked_at: int = -1  # how many experiments there were when it was asked for
+    _nothing_at: int = -1  # and when the proposer was asked and had nothing
+    _seeds: Iterator[int] = field(init=False)
 
     def research(self, history: History, *, moved: str = "") -> History:
         """THE LOOP: baseline, then propose → commit → run → judge → record → push, until there is a reason to stop.
@@ -90,7 +94,7 @@ class Loop:
         raise when the session cannot go on.
         """
         history = self._begin(history, moved)
-        with Crew(self.slots, self.runs.halt) as crew:
+        with Crew(self.slots, self._halt) as crew:
             history = self._neighbours(history, crew)
             while True:
                 self._begin_trials(history, crew)
@@ -98,19 +102,28 @@ class Loop:
                 self.runs.journal.waiting([proposal.description for proposal in self._waiting.proposals])
                 if crew.is_idle:
                     break
+                if not crew.trials and self._is_over(history, crew):
+                    self.patience.enough.set()
                 for trial, verdict in crew.decided():
                     if verdict is not None:
                         history = self._record(history, trial.experiment(verdict, len(history.experiments)))
                         self._begin_trials(history, crew)  # no slot waits for refs, or for people to be told
                         self._settle(history)
                 if (made := crew.made()) is not None:
-                    self._take(history, *made)
+                    self._take(*made)
         self.runs.journal.idle()
+        if self._waiting:
+            self.runs.console.info(f"{len(self._waiting)} proposals that were made in advance are not tried any more")
         if crew.error is not None:
             raise crew.error
         if self.runs.interrupt.requested():
             return history
         return self.runs.journal.end(history, self._reason_to_stop(history) or NOTHING_LEFT)
+
+    def _halt(self) -> None:
+        """Nothing that is under way is of use any more."""
+        self.runs.halt()
+        self.patience.enough.set()
 
     def _begin_trials(self, history: History, crew: Crew) -> None:
         """A trial for every free slot, as far as proposals wait and there is no reason to stop."""
@@ -122,6 +135,7 @@ class Loop:
                 self._trials,
                 ready.proposal,
                 number=number,
+                seeds=next(self._seeds),
                 slot=crew.free[0],
                 incumbent=incumbent,
                 based_on=ready.based_on,
@@ -135,15 +149,15 @@ class Loop:
             return
         ahead = (*(trial.proposal for trial in crew.trials), *self._waiting.proposals)
         if not self._is_over(history, crew, in_flight=len(ahead), runs_before=0 if crew.free else 1):
-            self._made_for = self._trials.incumbent.commit
+            self._made_for, self._asked_at = self._trials.incumbent.commit, len(history.experiments)
             seen = replace(history, pending=ahead, dropped=self._waiting.dropped)
             self._waiting.dropped = ()
             crew.make(partial(self._trials.proposals.following, seen))
 
-    def _take(self, history: History, proposal: Proposal | None) -> None:
+    def _take(self, proposal: Proposal | None) -> None:
         """Lets a proposal that is made wait for a slot; with none, nobody is asked again before something else is known."""
         if proposal is None:
-            self._nothing_at = len(history.experiments)
+            self._nothing_at = self._asked_at
         else:
             self._waiting.add(proposal, self._made_for, self._trials.incumbent)
 
@@ -153,13 +167,15 @@ class Loop:
         """The parts as they are for this history, and what has to be measured before anything is tried."""
         self.runs.journal.slots([slot.device for slot in self.slots])
         self._nothing_at = -1
+        self._seeds = itertools.count(first_seeds(history))
+        self.patience.enough.clear()
         proposals = Proposals(
             proposer=self.proposer,
             gate=self.gate,
             relieve=self.relieve,
             workspace=self.runs.workspace,
             console=self.runs.console,
-            interrupt=self.runs.interrupt,
+            interrupt=self.patience,
             repair=self.repair,
         )
         self._waiting = Waiting(
@@ -205,9 +221,13 @@ class Loop:
         return history if made is None else self._add(history, made)
 
     def _neighbours(self, history: History, crew: Crew) -> History:
-        """What neighbours cost, measured once for every number of slots."""
-        known = any(r.purpose is Purpose.NEIGHBOURS and r.wanted == len(self.slots) for r in history.rechecks)
-        if len(self.slots) == 1 or known or not history.experiments or self.runs.interrupt.requested():
+        """What neighbours cost, measured once on a machine and a base for every number of slots."""
+        baseline = history.baseline
+        if len(self.slots) == 1 or baseline is None or self.runs.interrupt.requested():
+            return history
+        here = itertools.takewhile(lambda recheck: recheck.purpose is not Purpose.MACHINE, reversed(history.rechecks))
+        ours = (r for r in here if r.purpose is Purpose.NEIGHBOURS and r.subject == baseline.commit)
+        if any(r.wanted == len(self.slots) for r in ours):
             return history
         made = beginning.beside_itself(self._trials, crew, self.slots)
         return history if made is None else self._add(history, made)
@@ -249,7 +269,7 @@ class Loop:
         self.runs.save(history, history.experiments[-1], self._table)
         self._over = self.tell(history)
 
-    def _is_over(self, history: History, crew: Crew, *, in_flight: int, runs_before: int = 0) -> bool:
+    def _is_over(self, history: History, crew: Crew, *, in_flight: int = 0, runs_before: int = 0) -> bool:
         """Whether nothing more is begun, though what is in flight is brought to its end."""
         stopped = crew.error is not None or self.runs.interrupt.requested()
         return stopped or bool(self._reason_to_stop(history, in_flight=in_flight, runs_before=runs_before))

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from autoresearch_ci import integrity, source
-from autoresearch_ci.carrying import Merge, carried
+from autoresearch_ci.carrying import Merge, carried, moved_again
 from autoresearch_ci.early_stop import Curve
 from autoresearch_ci.experiment import (
     Ending,
@@ -37,8 +37,20 @@ from autoresearch_ci.slots import Slot
 
 SHOWN_LOG = 4096  # bytes of a crash's log, from its end, that are shown
 Wanted: TypeAlias = Callable[[], list[Measurement]]  # makes a run, and those before it that were disturbed
-Asking: TypeAlias = Generator[Wanted, list[Measurement], None]
-Steps: TypeAlias = Generator[Wanted, list[Measurement], Verdict | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mending:
+    """Asks whoever made a proposal that crashed to mend it; the proposal as it is then."""
+
+    ask: Callable[[], Proposal]
+
+    def __call__(self) -> Proposal:
+        return self.ask()
+
+
+Asking: TypeAlias = Generator[Wanted | Mending, Any, None]
+Steps: TypeAlias = Generator[Wanted | Mending, Any, Verdict | None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,6 +90,7 @@ class Trials:
         commit: str,
         *,
         number: int,
+        seeds: int,
         turn: int,
         description: str,
         log: Callable[[int], str],
@@ -85,14 +98,14 @@ class Trials:
         rival: Curve = (),
     ) -> Wanted:
         """A run within experiment `number`, to be made. The n-th runs of candidate and incumbent (`turn` n - 1) get the same seed,
-        every other run its own."""
+        every other run its own: `seeds` is no other experiment's."""
         once = self.baseline_runs == 1 and turn == 0
         return partial(
             self.runs.measure,
             self.history.session,
             commit=commit,
             log=log,
-            seed=SEED if once else SEED + SEEDS_PER_EXPERIMENT * number + turn,
+            seed=SEED if once else SEED + SEEDS_PER_EXPERIMENT * seeds + turn,
             number=number,
             description=description,
             rival=rival,
@@ -108,16 +121,26 @@ class Trials:
 class Trial:
     """One experiment in flight.
 
-    `number`: what it will be if no other one is decided before it. `incumbent`: what its `proposal` is a change of, and `commit` the
-    two together. `based_on`: what the proposal was made for, where that is another commit. `measurements`: all runs so far.
+    `number`: what it will be if no other one is decided before it; `seeds`: what its seeds are counted from. `incumbent`: what its
+    `proposal` is a change of, and `commit` the two together. `based_on`: what the proposal was made for, where that is another
+    commit. `measurements`: all runs so far.
     """
 
     def __init__(
-        self, shared: Trials, proposal: Proposal, *, number: int, slot: Slot, incumbent: Experiment, based_on: str = ""
+        self,
+        shared: Trials,
+        proposal: Proposal,
+        *,
+        number: int,
+        seeds: int,
+        slot: Slot,
+        incumbent: Experiment,
+        based_on: str = "",
     ) -> None:
         self.shared = shared
         self.proposal = proposal
         self.number = number
+        self.seeds = seeds
         self.slot = slot
         self.incumbent = incumbent
         self.based_on = based_on if based_on != incumbent.commit else ""
@@ -134,11 +157,14 @@ class Trial:
             while self.measurements[-1].run.ending is not Ending.INTERRUPTED:
                 verdict = self._verdict()
                 if self.incumbent.commit != self.shared.incumbent.commit and not _is_final(verdict):
-                    outdone = self._put_on_the_new_one(verdict)
-                    if outdone is not None:
-                        return outdone
+                    outdone = self._put_on_the_new_one(verdict.reason)
+                    if outdone:
+                        self._where = f"against {self.incumbent.label}"
+                        return Verdict(status=Status.DISCARD, reason=outdone)
                     yield from self._first_runs()
                 elif isinstance(verdict, Verdict):
+                    if self.incumbent.commit != self.shared.incumbent.commit:
+                        self._where = f"against {self.incumbent.label}"
                     return verdict
                 else:
                     whose = self.incumbent.commit if verdict.incumbent else self.commit
@@ -179,7 +205,7 @@ class Trial:
             self._say("out of memory: once more with half the device batch")
             yield from self._run_instead(smaller)
         for _ in range(attempts):
-            mended = self._mended()
+            mended = yield from self._mended()
             again = mended.script != self.proposal.script
             self.proposal = mended
             if not again:
@@ -188,6 +214,7 @@ class Trial:
 
     def _run_instead(self, proposal: Proposal) -> Asking:
         self.proposal = proposal
+        self.shared.proposals.gate.reserve(proposal.script)
         self._write_commit()
         yield from self._run(self.commit, 0)
 
@@ -197,6 +224,7 @@ class Trial:
         made = yield self.shared.wanted(
             commit,
             number=self.number,
+            seeds=self.seeds,
             turn=turn,
             description=self.proposal.description,
             log=lambda again: self._log_name(before + 1 + again),
@@ -219,7 +247,7 @@ class Trial:
         message = f"exp: {proposal.description}{body}{trailers}\nAutoresearch-Proposer: {proposal.proposer}\n"
         self.commit = self.shared.runs.workspace.commit(self.incumbent.commit, proposal.script, message)
 
-    def _mended(self) -> Proposal:
+    def _mended(self) -> Generator[Mending, Any, Proposal]:
         """The proposal after a crash by a plain mistake: one that ended by itself, and not for want of memory."""
         shared, measurement = self.shared, self.measurements[-1]
         reason = shared.crash_reason(measurement)
@@ -228,7 +256,8 @@ class Trial:
         self._say(f"crashed ({reason}): its author may mend it")
         log = shared.runs.journal.read_log(measurement.log, SHOWN_LOG)
         script = shared.runs.workspace.script(self.incumbent.commit)
-        return shared.proposals.mended(script, self.proposal, reason, log)
+        mended: Proposal = yield Mending(partial(shared.proposals.mended, script, self.proposal, reason, log))
+        return mended
 
     # --- judging ------------------------------------------------------------------------------------------------------
 
@@ -258,33 +287,40 @@ class Trial:
                 return RunAgain(False, f"flagged: {flagged}")
         return verdict
 
-    def _put_on_the_new_one(self, verdict: Verdict | RunAgain) -> Verdict | None:
-        """Puts what looks better than the new incumbent, too, on that one, to be run again; else why it is a discard."""
+    def _put_on_the_new_one(self, reason: str) -> str:
+        """Puts what looks better than the new incumbent, too, on that one, to be run again; else why it is a discard, against the
+        incumbent that it was measured with. `reason`: what is known against that one."""
         shared, old, new = self.shared, self.incumbent, self.shared.incumbent
-        since = f"{verdict.reason} against {old.label}, but {new.label} was kept meanwhile"
-        now = shared.runs.workspace.script(new.commit)
-        script, how = self.proposal.script, f"put on {new.label}"
+        since = f"{reason} against {old.label}, but {new.label} was kept meanwhile"
+        now, script, parameters = (
+            shared.runs.workspace.script(new.commit),
+            self.proposal.script,
+            self.proposal.parameters,
+        )
         if not self._is_better_than(new):
-            return self._outdone(f"{since}, which is not worse", verdict)
+            return f"{since}, which is not worse"
         merged, why = carried(shared.runs.workspace.script(old.commit), now, script, shared.merge)
+        how = f"put on {new.label}"
         if why:  # then it takes the place of what it cannot be put together with
             how, since = f"in place of {new.label}", f"{since}, and {why}"
+            parameters = moved_again(parameters, now, script)
+        elif source.fingerprint(merged) == source.fingerprint(now):
+            return f"{since}, which has this change"
+        elif source.fingerprint(merged) != source.fingerprint(script) and shared.proposals.gate.tried(merged):
+            return f"{since}, and both together were tried before"
         else:
             script = merged
-            if source.fingerprint(merged) == source.fingerprint(now):
-                return self._outdone(f"{since}, which has this change", verdict)
-            if shared.proposals.gate.tried(merged):
-                return self._outdone(f"{since}, and both together were tried before", verdict)
         if broken := shared.proposals.gate.broken_rule(script, now):
-            return self._outdone(f"{since}, and on that one {broken}", verdict)
+            return f"{since}, and on that one {broken}"
         note = f"{since}: {how}, and run again"
         self._say(note)
         shared.proposals.gate.reserve(script)
-        self.proposal = replace(self.proposal, script=script, notes=(*self.proposal.notes, note))
+        notes = (*self.proposal.notes, note)
+        self.proposal = replace(self.proposal, script=script, parameters=parameters, notes=notes)
         self._where = how
         self.based_on = self.based_on or old.commit
         self.incumbent, self._earlier = new, len(self.measurements)
-        return None
+        return ""
 
     def _is_better_than(self, new: Experiment) -> bool:
         """Whether the readings of the candidate are on average better than those of an incumbent that it was not compared with."""
@@ -292,12 +328,6 @@ class Trial:
         best = fmean(known) if known else new.metric
         own = fmean(_values(self.measurements, self.commit))
         return best is None or self.shared.history.session.direction.better(own, best)
-
-    def _outdone(self, reason: str, verdict: Verdict | RunAgain) -> Verdict:
-        """A discard against the incumbent that it was measured with; the row says which."""
-        self._where = f"against {self.incumbent.label}"
-        evidence = verdict.evidence if isinstance(verdict, Verdict) else None
-        return Verdict(status=Status.DISCARD, reason=reason, evidence=evidence)
 
     # --- telling ------------------------------------------------------------------------------------------------------
 
@@ -352,6 +382,13 @@ def as_experiment(
         started_at=started_at,
         finished_at=finished_at,
     )
+
+
+def first_seeds(history: History) -> int:
+    """What the seeds of the next experiment are counted from, so that no run of a commit repeats one; the number of experiments,
+    where they were made one after another."""
+    used = ((m.seed - SEED) // SEEDS_PER_EXPERIMENT for e in history.experiments for m in e.measurements)
+    return max(len(history.experiments), 1 + max(used, default=-1))
 
 
 def _is_final(verdict: Verdict | RunAgain) -> bool:

@@ -55,7 +55,8 @@ class Waiting:
                 continue
             now = self.workspace.script(incumbent.commit)
             script, why = carried(self.workspace.script(at), now, ready.proposal.script, self.merge)
-            why = why or self.gate.refusal(script, now)
+            if not why and script != ready.proposal.script:  # its own text is reserved already
+                why = self.gate.refusal(script, now)
             if why:
                 self.dropped += (ready.proposal,)
                 self.console.info(f"dropped what waited, `{ready.proposal.description}`, for {incumbent.label}: {why}")

@@ -107,6 +107,7 @@ def make_loop(
         report_every=settings.report_every,
         relieve=halve_batch,
         merge=merged_script,
+        patience=proposing.patience,
         slots=slots,
         prefetch=settings.prefetch if proposing.takes_time else 0,
         began=began,

@@ -16,7 +16,7 @@ from autoresearch_ci.cli.environment import Place
 from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.executors.agents import ContainerAgents, NativeAgents
-from autoresearch_ci.proposals import Gate, Proposer, Repair
+from autoresearch_ci.proposals import Gate, Patience, Proposer, Repair
 from autoresearch_ci.proposers.agent import AgentProposer, check_agent
 from autoresearch_ci.proposers.agent_presets import Preset, preset
 from autoresearch_ci.proposers.budget import Budget
@@ -42,6 +42,7 @@ class Proposing:
 
     proposer: Proposer
     gate: Gate
+    patience: Patience
     repair: Repair | None = None
     takes_time: bool = False
 
@@ -52,7 +53,7 @@ class Preparation:
     def __init__(self, environ: Mapping[str, str], opened: Opened, interrupt: Interrupt) -> None:
         settings = opened.settings
         self._environ = environ
-        self._interrupt = interrupt
+        self._patience = Patience(interrupt)
         self._opened = opened
         self._script = opened.workspace.script(opened.workspace.base_commit)
         self._plan = self._read_plan()
@@ -70,7 +71,7 @@ class Preparation:
                 key_variable=settings.key_variable,
                 environ=environ,
                 timeout_s=settings.model_timeout,
-                interrupted=interrupt.requested,
+                interrupted=self._patience.requested,
             )
 
         self._agent: tuple[Preset, Launcher] | None = None
@@ -93,7 +94,11 @@ class Preparation:
         if self._plan.wishes or proposer is None:
             proposer = QueueProposer(self._plan.wishes, script=self._script, gate=gate, author=author, then=proposer)
         return Proposing(
-            proposer=proposer, gate=gate, repair=llm.repair if llm else None, takes_time=author is not None
+            proposer=proposer,
+            gate=gate,
+            patience=self._patience,
+            repair=llm.repair if llm else None,
+            takes_time=author is not None,
         )
 
     def _read_plan(self) -> Plan:
@@ -147,7 +152,7 @@ class Preparation:
         return AgentProposer(
             preset=chosen,
             launcher=launcher,
-            interrupt=self._interrupt,
+            interrupt=self._patience,
             export=opened.workspace.export,
             script_name=opened.checkout.script,
             directory=opened.directory,

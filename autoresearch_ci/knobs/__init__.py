@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Final
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper
@@ -21,6 +22,7 @@ from autoresearch_ci.knobs.knob import Knob, Scope, Value, render
 from autoresearch_ci.knobs.rules import Kind, snake_case
 
 __all__ = [
+    "ALSO",
     "Knob",
     "Scope",
     "Value",
@@ -31,6 +33,9 @@ __all__ = [
     "moved_knobs",
     "set_knobs",
 ]
+
+
+ALSO: Final = "also"  # the parameter of a proposal that moved knobs, and that is not all that it changed
 
 
 @lru_cache(maxsize=32)  # the same few texts are looked at again and again

@@ -6,10 +6,9 @@ import difflib
 from typing import Final
 
 from autoresearch_ci.experiment import Scalar
-from autoresearch_ci.knobs import as_parameters, find_knobs, moved_knobs, set_knobs
+from autoresearch_ci.knobs import ALSO, as_parameters, find_knobs, moved_knobs, set_knobs
 from autoresearch_ci.source import fingerprint
 
-ALSO: Final = "also"  # a parameter: knobs moved, and that is not all that changed
 MAX_KNOBS: Final = 20
 
 

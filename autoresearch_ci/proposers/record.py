@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoresearch_ci.experiment import NEAR_MISS, Direction, Experiment, History, Status
-from autoresearch_ci.knobs import Knob, Value, from_parameters
-from autoresearch_ci.proposers.changes import ALSO
+from autoresearch_ci.knobs import ALSO, Knob, Value, from_parameters
 from autoresearch_ci.proposers.curves import Curve
 
 

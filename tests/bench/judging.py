@@ -37,6 +37,7 @@ from autoresearch_ci.experiment import (
 from autoresearch_ci.journal import Journal
 from autoresearch_ci.judge import Rule, RunAgain, judge
 from autoresearch_ci.noise import Readings, confirmed, verification
+from autoresearch_ci.proposals import Patience
 from autoresearch_ci.runs import Interrupt, Rules, RunRequest, Runs
 from autoresearch_ci.session import Loop
 from autoresearch_ci.stopping import Limits
@@ -269,6 +270,7 @@ def session(contender: Contender, world: World, seed: int, folder: Path) -> Outc
         report_every=10**9,
         relieve=lambda _: None,
         merge=merged_script,
+        patience=Patience(runs.interrupt),
         max_jump=math.inf,  # this measures the judge, not what is flagged
         began=NOW,
         judge=contender.make(),

@@ -29,6 +29,7 @@ from autoresearch_ci.executors.native import NativeExecutor
 from autoresearch_ci.experiment import Category, Direction, Ending, History, Proposal, Run, Session
 from autoresearch_ci.journal import Journal
 from autoresearch_ci.judge import Rule
+from autoresearch_ci.proposals import Patience
 from autoresearch_ci.runs import Executor, Interrupt, Rules, RunRequest, Runs
 from autoresearch_ci.session import Loop
 from autoresearch_ci.stopping import Limits
@@ -121,6 +122,7 @@ def new_session(folder: Path, executor: Executor) -> tuple[Loop, History]:
         report_every=10,
         relieve=lambda _: None,
         merge=merged_script,
+        patience=Patience(runs.interrupt),
         began=dt.datetime.now(dt.UTC),
     )
     return loop, history

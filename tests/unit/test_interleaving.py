@@ -35,6 +35,7 @@ from autoresearch_ci.journal import Journal
 from autoresearch_ci.judge import Rule, judge
 from autoresearch_ci.knobs import set_knobs
 from autoresearch_ci.noise import Readings
+from autoresearch_ci.proposals import Patience
 from autoresearch_ci.runs import Interrupt, Rules, RunRequest, Runs
 from autoresearch_ci.session import Loop
 from autoresearch_ci.slots import Slot
@@ -72,7 +73,8 @@ class OneByOne(Crew):
     def __init__(self, slots: Sequence[Slot], halt: Callable[[], None]) -> None:
         super().__init__(slots, halt)
         self._pool.shutdown()
-        self.lazy = self._pool = Lazy()  # type: ignore[assignment]
+        self._author.shutdown()
+        self.lazy = self._pool = self._author = Lazy()  # type: ignore[assignment]
 
     def _done(self) -> list[Future[Any]]:
         in_flight: list[Future[Any]] = [*self._trials, *([self._making] if self._making else [])]
@@ -171,6 +173,7 @@ class Bench:
             report_every=100,
             relieve=lambda _: None,
             merge=merge,
+            patience=Patience(runs.interrupt),
             slots=tuple(Slot(number=number) for number in range(1, slots + 1)),
             prefetch=prefetch,
             began=NOW,

@@ -19,7 +19,7 @@ from autoresearch_ci.errors import BaselineError, GitError, ProposerError
 from autoresearch_ci.experiment import Category, Direction, Ending, History, Proposal, Run, Session, Status
 from autoresearch_ci.journal import Journal
 from autoresearch_ci.judge import Rule
-from autoresearch_ci.proposals import MAX_REFUSALS
+from autoresearch_ci.proposals import MAX_REFUSALS, Patience
 from autoresearch_ci.runs import Interrupt, Rules, RunRequest, Runs
 from autoresearch_ci.session import NOTHING_LEFT, Loop
 from autoresearch_ci.stopping import Limits
@@ -171,6 +171,7 @@ class Bench:
             report_every=2,
             relieve=relieve,
             merge=merged_script,
+            patience=Patience(runs.interrupt),
             began=dt.datetime(2026, 11, 22, tzinfo=dt.UTC),
         )
 
