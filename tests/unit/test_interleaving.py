@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from autoresearch_ci import journal, results, session
 from autoresearch_ci.console import Console
 from autoresearch_ci.crew import Crew
-from autoresearch_ci.errors import MachineError, ProposerError
+from autoresearch_ci.errors import GitError, MachineError, ProposerError
 from autoresearch_ci.experiment import (
     Category,
     Direction,
@@ -29,6 +29,7 @@ from autoresearch_ci.experiment import (
     Run,
     Session,
     Status,
+    Usage,
     Verdict,
 )
 from autoresearch_ci.journal import Journal
@@ -114,7 +115,13 @@ class Knobs:
             return None
         name, value = self.moves.pop(0)
         text = script + f"CRASH = {value}\n" if name == "CRASH" else set_knobs(script, {name: value})
-        return Proposal(script=text, description=f"{name} {value}", category=Category.OPTIMIZER)
+        return Proposal(
+            script=text,
+            description=f"{name} {value}",
+            category=Category.OPTIMIZER,
+            parameters={"note": "kept", f"from {name}": 100, f"to {name}": value},
+            usage=Usage(calls=1, cost=1.0),
+        )
 
 
 def value_of(text: str, name: str) -> int:
@@ -229,6 +236,8 @@ def test_any_interleaving_is_a_serial_history(
             bench.journal.log_name(experiment.number, n + 1) for n in range(len(experiment.measurements))
         }
         assert all(bench.journal.read_log(m.log) for m in experiment.measurements)
+    seeds = [(e.number, m.commit, m.seed) for e in history.experiments for m in e.measurements]
+    assert len({(commit, seed) for _, commit, seed in seeds}) == len(seeds), "a run was made again with its own seed"
     assert journal.parse(bench.journal.load()).experiments == history.experiments
     assert bench.workspace.files["results.tsv"].decode() == results.write(history)
     assert not list((bench.journal.folder / "logs" / "in-flight").glob("*"))
@@ -299,6 +308,7 @@ def test_two_values_of_one_knob_are_never_put_together(tmp_path: Path, monkeypat
     assert second.parent == first.commit
     assert second.status is Status.KEEP
     assert second.description == f"WIDTH 50 (in place of {first.label})"
+    assert second.parameters == {"note": "kept", "from WIDTH": 90, "to WIDTH": 50}
     assert "`WIDTH` was changed meanwhile, too" in second.notes[0]
 
 
@@ -321,6 +331,7 @@ def test_what_does_not_fit_the_new_one_is_dropped(tmp_path: Path, monkeypatch: p
     history = bench.research()
     assert [e.description for e in history.experiments[1:]] == ["WIDTH 90", "RATE 60"]
     assert "dropped what waited, `WIDTH 50`" in bench.err.getvalue()
+    assert [e.usage.calls for e in history.experiments] == [0, 1, 2], "what was dropped was paid for as well"
 
 
 def test_nothing_is_proposed_that_cannot_run_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,6 +362,41 @@ def test_an_executor_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     recorded = journal.parse(bench.journal.load())
     assert {e.description.partition(" (")[0] for e in recorded.experiments[1:]} == {"DEPTH 50", "RATE 50"}
     assert not recorded.ended
+
+
+def test_a_commit_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error between two runs of one experiment is no reason to lose those of its neighbours."""
+    bench = Bench(tmp_path, monkeypatch, [("WIDTH", 90), ("DEPTH", 50), ("RATE", 70)], order=[0, 1, 2], slots=3)
+    write = bench.workspace.commit
+
+    def commit(parent: str, script: str, message: str) -> str:
+        if "WIDTH = 90\nDEPTH = 50" in script:  # put on what was kept meanwhile
+            raise GitError("the clone is gone", hint="")
+        return write(parent, script, message)
+
+    bench.workspace.commit = commit  # type: ignore[method-assign]
+    with pytest.raises(GitError, match="the clone is gone"):
+        bench.research()
+    recorded = journal.parse(bench.journal.load())
+    assert [e.description.partition(" (")[0] for e in recorded.experiments[1:]] == ["WIDTH 90", "RATE 70"]
+
+
+def test_nothing_ends_before_the_last_result_was_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proposer that had nothing as long as a run was on is asked again once that is decided."""
+    bench = Bench(tmp_path, monkeypatch, [], order=[0, 0, 0], slots=2)
+    known: list[int] = []
+    moves = {1: ("WIDTH", 90), 2: ("DEPTH", 50)}
+
+    def propose(history: History, script: str) -> Proposal | None:
+        known.append(len(history.experiments))
+        if history.pending or len(history.experiments) not in moves:
+            return None
+        name, value = moves[len(history.experiments)]
+        return Proposal(script=set_knobs(script, {name: value}), description=name, category=Category.OTHER)
+
+    monkeypatch.setattr(bench.knobs, "propose", propose)
+    assert [e.description for e in bench.research().experiments[1:]] == ["WIDTH", "DEPTH"]
+    assert known == [1, 1, 2, 2, 3]
 
 
 def test_an_interrupt_with_several_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
