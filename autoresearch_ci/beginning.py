@@ -87,7 +87,9 @@ def beside_itself(trials: Trials, crew: Crew, slots: Sequence[Slot]) -> Recheck 
     made = [measurements[-1] for measurements in crew.together(wanted)]
     if any(m.run.ending is Ending.INTERRUPTED for m in made):
         return None
-    cost = neighbours.cost(untouched.measurements, made)
+    moved = next((r for r in reversed(trials.history.rechecks) if r.purpose is Purpose.MACHINE), None)
+    alone = [m for m in moved.measurements if m.commit == untouched.commit] if moved else untouched.measurements
+    cost = neighbours.cost(alone, made)
     if failed := next((reason for m in made if (reason := trials.crash_reason(m))), ""):
         cost = f"beside {len(slots) - 1} other runs the untouched script failed: {failed}"
         runs.console.warning(f"{cost}; lower `parallel`")

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+import psutil
 from pydantic import AwareDatetime, TypeAdapter
 
 from autoresearch_ci.scrubber import Scrubber
@@ -59,6 +60,11 @@ class Live:
     pid: int
     slots: tuple[LiveSlot, ...]
     waiting: tuple[str, ...] = ()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process died, so that nothing of this is so any more."""
+        return not psutil.pid_exists(self.pid)
 
     @property
     def since(self) -> dt.datetime | None:

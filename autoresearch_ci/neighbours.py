@@ -9,6 +9,7 @@ from typing import Final
 from autoresearch_ci.experiment import Measurement
 
 LIMIT: Final = 0.03  # of the speed and of the metric: what neighbours may cost before a person should know
+LEAST_S: Final = 5.0  # of a run whose wall clock says what a neighbour costs
 STEPS: Final = "num_steps"  # as karpathy/autoresearch's script prints it
 
 
@@ -30,7 +31,9 @@ def cost(alone: Sequence[Measurement], together: Sequence[Measurement]) -> str:
         return ""
     told = ", ".join(f"{name} {change:+.1%}" for change, name in changes)
     above = any(abs(change) > LIMIT for change, _ in changes)
-    verdict = f"more than {LIMIT:.0%}: `parallel` may be too high here" if above else f"within {LIMIT:.0%}"
+    verdict = f"more than {LIMIT:.0%}, so parallel may be too high here" if above else f"within {LIMIT:.0%}"
+    if speed is not None and speed[1] == "wall clock" and fmean(m.run.wall_s for m in alone) < LEAST_S:
+        verdict = "of runs this short that is mostly how long it takes to start them"
     return f"beside {len(together) - 1} other run{'' if len(together) == 2 else 's'}: {told}; {verdict}"
 
 

@@ -93,25 +93,27 @@ class Loop:
         dropped, and everything decided before it is saved and pushed). Raises BaselineError, ProposerError, and what the parts
         raise when the session cannot go on.
         """
-        history = self._begin(history, moved)
-        with Crew(self.slots, self._halt) as crew:
-            history = self._neighbours(history, crew)
-            while True:
-                self._begin_trials(history, crew)
-                self._make_next(history, crew)
-                self.runs.journal.waiting([proposal.description for proposal in self._waiting.proposals])
-                if crew.is_idle:
-                    break
-                if not crew.trials and self._is_over(history, crew):
-                    self.patience.enough.set()
-                for trial, verdict in crew.decided():
-                    if verdict is not None:
-                        history = self._record(history, trial.experiment(verdict, len(history.experiments)))
-                        self._begin_trials(history, crew)  # no slot waits for refs, or for people to be told
-                        self._settle(history)
-                if (made := crew.made()) is not None:
-                    self._take(*made)
-        self.runs.journal.idle()
+        try:
+            history = self._begin(history, moved)
+            with Crew(self.slots, self._halt) as crew:
+                history = self._neighbours(history, crew)
+                while True:
+                    self._begin_trials(history, crew)
+                    self._make_next(history, crew)
+                    self.runs.journal.waiting([proposal.description for proposal in self._waiting.proposals])
+                    if crew.is_idle:
+                        break
+                    if not crew.trials and self._is_over(history, crew):
+                        self.patience.enough.set()
+                    for trial, verdict in crew.decided():
+                        if verdict is not None:
+                            history = self._record(history, trial.experiment(verdict, len(history.experiments)))
+                            self._begin_trials(history, crew)  # no slot waits for refs, or for people to be told
+                            self._settle(history)
+                    if (made := crew.made()) is not None:
+                        self._take(*made)
+        finally:
+            self.runs.journal.idle()
         if self._waiting:
             self.runs.console.info(f"{len(self._waiting)} proposals that were made in advance are not tried any more")
         if crew.error is not None:
@@ -224,6 +226,8 @@ class Loop:
         """What neighbours cost, measured once on a machine and a base for every number of slots."""
         baseline = history.baseline
         if len(self.slots) == 1 or baseline is None or self.runs.interrupt.requested():
+            return history
+        if self._reason_to_stop(history, in_flight=1):  # there will be no neighbours
             return history
         here = itertools.takewhile(lambda recheck: recheck.purpose is not Purpose.MACHINE, reversed(history.rechecks))
         ours = (r for r in here if r.purpose is Purpose.NEIGHBOURS and r.subject == baseline.commit)

@@ -106,7 +106,8 @@ class Settings(BaseModel):
     platform: Literal["auto", "cuda", "cpu", "mps"] = Field("auto", description="What to train on")
     executor: Literal["auto", "container", "native", "ray"] = Field("auto", description="Where runs happen")
     parallel: Annotated[Annotated[int, Field(ge=1, le=1024)] | None, BeforeValidator(automatic)] = Field(
-        None, description="Experiments at the same time; `auto`: one for each usable GPU, else one"
+        None,
+        description="Experiments at the same time; `auto`: one for each usable GPU, else one; on a cluster as many as fit",
     )
     prefetch: Annotated[int, Field(ge=0, le=16)] = Field(
         1, description="Proposals of a model or an agent that are made in advance, for each experiment at the same time"

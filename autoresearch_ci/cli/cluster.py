@@ -45,6 +45,7 @@ def cluster(
     )
     with ExitStack() as stack:
         with console.group("Join the cluster"):
+            console.info(f"asking the cluster: {settings.ray_address}")
             executor = stack.enter_context(RayExecutor(wanted, environ=environ))
             console.info(executor.ready.says)
         yield executor

@@ -69,7 +69,7 @@ def describe(console: Console, place: Place) -> None:
         console.info(f"  {len(place.slots)} runs at the same time, each on {place.device}")
     for line in place.adjustments.lines():
         console.info(f"  {line}")
-    if place.kind == "native":
+    if place.wall:
         console.warning(f"runs are native, no container walls them in; what does: {place.wall}")
 
 

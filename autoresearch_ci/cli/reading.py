@@ -110,6 +110,7 @@ def show_status(call: Call, *, as_json: bool, repository: str | None = None) -> 
     `repository`: `owner/name` on the server, whose session is read from its refs alone; nothing of this machine counts then.
     """
     live: Live | None = None
+    gone = False
     if repository is not None:
         history = _history_on_the_server(call, repository)
     else:
@@ -121,13 +122,18 @@ def show_status(call: Call, *, as_json: bool, repository: str | None = None) -> 
                 "there is no session here", hint="`autoresearch-ci run` starts one; `--tag` names another"
             )
         history, live = found[0], found[1].now_running()
+        if live is not None and live.is_gone:
+            live, gone = None, not history.ended
     now = dt.datetime.now(dt.UTC)
     if as_json:
         call.console.data(json.dumps(_facts(history, live, now), indent=2, ensure_ascii=False))
         return
     call.console.data(progress_report(history, now=now))
+    call.console.data("")
     for line in _right_now(history, live, now):
         call.console.data(line)
+    if gone:
+        call.console.data("**Stopped:** its process ended without a word; `autoresearch-ci run` goes on")
     if repository is not None and history.session.run_url:
         call.console.data(f"**Last run:** {history.session.run_url}")
 

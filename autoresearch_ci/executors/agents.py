@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -86,8 +87,7 @@ class NativeAgents:
                 stdin.open("rb") as prompt,
                 ProcessTree(variables[MARKER], adopting=adopting) as tree,
             ):
-                process = _start(request, variables, prompt)
-                tree.root = process.pid
+                process = tree.begin(partial(_start, request, variables, prompt))
                 output, deadline = Output(process.stdout), time.monotonic() + request.timeout_s
                 disk = Disk((home, request.tree))
                 watch = Watch(process, tree, output, disk, log.write, interrupt, deadline, None)

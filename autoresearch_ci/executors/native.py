@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -153,8 +154,7 @@ class NativeExecutor:
             ) as tree:
                 started = time.monotonic()
                 with on_cores(request.slot.cpus):
-                    process = _start(arguments, request.tree / request.directory, variables)
-                tree.root = process.pid
+                    process = tree.begin(partial(_start, arguments, request.tree / request.directory, variables))
                 output, deadline = Output(process.stdout), started + request.timeout_s
                 watch = Watch(process, tree, output, disk, log.write, interrupt, deadline, memory)
                 try:

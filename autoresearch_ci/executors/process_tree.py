@@ -22,6 +22,8 @@ from typing import Final, Self
 
 import psutil
 
+from autoresearch_ci.executors.child import Child
+
 MARKER: Final = "AUTORESEARCH_OUTPUT_DIR"  # the one variable of the contract that is different in every run
 KILL_TIMEOUT_S: Final = 5.0  # for a tree to be gone after SIGKILL; a fork bomb and a hanging driver need the bound
 _ROUND_S: Final = 0.2
@@ -114,7 +116,7 @@ _NEIGHBOURS: Final = _Neighbours()  # of this process: the kernel hands orphans 
 
 
 class ProcessTree:
-    """The tree of one run: a context manager. Enter it before the run's first process, then set `root` to its pid.
+    """The tree of one run: a context manager, whose first process is started by `begin`.
 
     `marker`: the AUTORESEARCH_OUTPUT_DIR that only this run has. `adopting`: what `adopting_orphans` gave. `led`: whether the
     first process is a wall's, which takes all others with it when it ends. `cpus`: the cores that no neighbour's processes begin
@@ -144,6 +146,13 @@ class ProcessTree:
     ) -> None:
         with _NEIGHBOURS.looking:
             _NEIGHBOURS.trees.remove(self)
+
+    def begin(self, start: Callable[[], Child]) -> Child:
+        """The run's first process, started. No tree looks meanwhile: as long as nobody knows whose it is, it is like any orphan."""
+        with _NEIGHBOURS.looking:
+            child = start()
+            self.root = child.pid
+            return child
 
     def members(self) -> list[psutil.Process]:
         """The processes of the run that are there now, zombies included."""
@@ -192,9 +201,9 @@ class ProcessTree:
             if known or session == tree.root or session in tree._sessions or marker == tree._marker:
                 return tree is self
         # Last: a process can go to other cores, but only one that means to be taken for another run's goes to those.
-        for tree in trees:
-            if cores and cores <= tree._cpus:
-                return tree is self
+        there = [tree for tree in trees if cores and cores <= tree._cpus]
+        if len(there) == 1:
+            return there == [self]
         return True if trees == [self] else None
 
     def has_more_than(self, limit: int) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from autoresearch_ci.experiment import Direction, History, Proposal
-from autoresearch_ci.knobs import Knob, Scope, Value, as_parameters, find_knobs, set_knobs
+from autoresearch_ci.knobs import Knob, Scope, Value, as_parameters, find_knobs, from_parameters, set_knobs
 from autoresearch_ci.proposals import Gate
 from autoresearch_ci.proposers.axes import Axis, axis_of
 from autoresearch_ci.proposers.curves import Curve, Move, steps
@@ -54,10 +54,11 @@ class SearchProposer:
     def propose(self, history: History, script: str) -> Proposal | None:
         """The script with one or more literals changed, never one that was tried; None when every value of every knob was."""
         self._look_at(history, script)
+        pending = {_moved(proposal) for proposal in history.pending}  # also by what was proposed for another incumbent
         for move in self._moves():
             values = {name: value for name, value in move.values.items() if value != self._axes[name].knob.value}
             key = frozenset(values.items())
-            if not values or key in self._refused or not self._in_range(values):
+            if not values or key in self._refused or key in pending or not self._in_range(values):
                 continue
             text = set_knobs(script, values, self._knobs)
             if self._is_refused(text, values):
@@ -204,6 +205,10 @@ class SearchProposer:
                     chance.choice(axis.options) if axis.unordered else axis.at(axis.here + chance.gauss(0, NEAR))
                 )
             yield Move(values, 0.0, "all results together expect most of this")
+
+
+def _moved(proposal: Proposal) -> frozenset[tuple[str, Value]]:
+    return frozenset((name, new) for name, (_, new) in from_parameters(proposal.parameters).items())
 
 
 def _pairs(single: Sequence[Move]) -> Iterator[Move]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from autoresearch_ci.experiment import History
-from autoresearch_ci.report.standing import busy_s
+from autoresearch_ci.report.standing import busy_s, rate
 
 RECENT: Final = 100  # experiments that say how fast it goes
 LONGEST_H: Final = 24.0 * 366  # of a forecast: what is later is not told as a date
@@ -81,7 +81,7 @@ def forecast_text(history: History, found: Forecast | None, *, since: dt.datetim
     per_hour = pace(history, since)
     if found is None or per_hour is None:
         return "not known before an experiment is done"
-    speed = f"{per_hour:.3g} experiments an hour"
+    speed = f"{rate(per_hour)} experiments an hour"
     if found.experiments is None:
         return f"{speed}; unlimited: it goes on until it is stopped"
     until = f", about {found.at:%Y-%m-%d %H:%M} UTC" if found.at else ""

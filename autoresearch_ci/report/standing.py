@@ -92,4 +92,9 @@ def busy_s(made: Iterable[Experiment | Recheck]) -> float:
 def per_hour(experiments: Sequence[Experiment]) -> str:
     """How many of them fit into an hour, such as `5.1`; empty where no time is known."""
     seconds = busy_s(experiments)
-    return f"{len(experiments) * 3600 / seconds:.3g}" if seconds else ""
+    return rate(len(experiments) * 3600 / seconds) if seconds else ""
+
+
+def rate(per_hour: float) -> str:
+    """Experiments an hour, as a person reads it."""
+    return f"{per_hour:,.0f}" if per_hour >= 100 else f"{per_hour:.3g}"

@@ -21,7 +21,7 @@ def test_the_wall_clock_and_the_metric_are_compared() -> None:
 def test_steps_count_where_both_tell_them() -> None:
     """A script that stops by the clock takes as long beside any neighbour, and makes fewer steps."""
     told = cost([made(-2.0, 60.0, 1000.0)], [made(-1.99, 60.0, 900.0)] * 3)
-    assert told == "beside 2 other runs: steps -10.0%, metric +0.5%; more than 3%: `parallel` may be too high here"
+    assert told == "beside 2 other runs: steps -10.0%, metric +0.5%; more than 3%, so parallel may be too high here"
     assert "wall clock" in cost([made(2.0, steps=1000.0)], [made(2.0), made(2.0)])
 
 
