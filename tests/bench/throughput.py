@@ -202,10 +202,10 @@ def computing_neighbours() -> Iterator[Row]:
     alone: dict[float, list[Experiment]] = {core: [] for core in cores}
     beside: dict[float, list[Experiment]] = {core: [] for core in cores}
     with local() as executor:
-        for _ in range(2):  # in turn, so that all of them meet the same machine
+        for _ in range(6):  # in turn, so that all of them meet the same machine
             for slot in slots:
-                keep_by_core(session(COMPUTES, executor, [slot], 4), alone)
-            keep_by_core(session(COMPUTES, executor, slots, 8), beside)
+                keep_by_core(session(COMPUTES, executor, [slot], 2), alone)
+            keep_by_core(session(COMPUTES, executor, slots, 4), beside)
     done = [median_of(beside[core], _done) / median_of(alone[core], _done) - 1 for core in cores]
     wall = [median_of(beside[core], _wall_s) / median_of(alone[core], _wall_s) - 1 for core in cores]
     yield Row(

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import json
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -105,3 +106,16 @@ def test_status_of_one_slot(project: Project, record: Journal) -> None:
     text = status(project)
     assert "**Running:**" not in text
     assert "**Forecast:**" not in text
+
+
+def test_status_of_a_process_that_is_gone(project: Project, record: Journal) -> None:
+    """What was killed does not run any more, whatever its note says."""
+    record.running(4, "KNOB 4 → 5", dt.datetime.now(dt.UTC))
+    note = record.folder / "running.json"
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait(10)
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"pid": gone.pid}))
+    text = status(project)
+    assert "**Running:**" not in text
+    assert "**Stopped:** its process ended without a word; `autoresearch-ci run` goes on" in text
+    assert json.loads(status(project, "--json"))["running"] is None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,10 +20,11 @@ import pytest
 from autoresearch_ci.agents import AgentRequest
 from autoresearch_ci.errors import MachineError
 from autoresearch_ci.executors.agents import NativeAgents
+from autoresearch_ci.executors.child import Child
 from autoresearch_ci.executors.container import ContainerExecutor
 from autoresearch_ci.executors.image import Image
 from autoresearch_ci.executors.native import NativeExecutor
-from autoresearch_ci.executors.process_tree import adopting_orphans, unreadable
+from autoresearch_ci.executors.process_tree import ProcessTree, adopting_orphans, unreadable
 from autoresearch_ci.experiment import Ending
 from autoresearch_ci.runs import RunRequest
 from autoresearch_ci.slots import Slot
@@ -302,3 +304,51 @@ def test_a_container_asks_for_its_slots_device(engine: docker.DockerClient, cpu_
     assert (one["DeviceIDs"], one["Count"]) == (["MIG-1", "GPU-b"], 0)
     assert (every["DeviceIDs"], every["Count"]) == ([], -1)
     assert one["Capabilities"] == every["Capabilities"] == [["gpu", "compute", "utility"]]
+
+
+def test_a_first_process_is_never_a_neighbours() -> None:
+    """Of trees that share a core none looks while another one's first process starts: it would seem to be its own orphan."""
+    with (
+        adopting_orphans() as adopting,
+        ProcessTree("first", adopting=adopting, cpus=(CORES[0],)) as first,
+        ProcessTree("second", adopting=adopting, cpus=(CORES[0],)) as second,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        looks: list[Future[list[psutil.Process]]] = []
+
+        def start() -> Child:
+            command = [sys.executable, "-c", "import time; time.sleep(30)"]
+            child = Child(subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True))
+            looks.append(pool.submit(first.members))
+            time.sleep(0.3)
+            assert not looks[0].done()
+            return child
+
+        child = second.begin(start)
+        try:
+            assert looks[0].result(SOON_S) == []
+            assert [process.pid for process in second.members()] == [child.pid]
+            first.kill()
+            assert child.poll() is None
+        finally:
+            second.kill()
+            assert child.wait(SOON_S)
+            child.stdout.close()
+
+
+def test_many_short_runs_on_the_same_cores(native: NativeExecutor, tmp_path: Path) -> None:
+    """None of them ends another one."""
+    sides = [Side(tmp_path, Slot(number=n, cpus=(CORES[n % 2],), threads=1)) for n in range(1, 5)]
+    script = "import time; time.sleep(0.05); print('done')"
+
+    def often(side: Side) -> list[Ending]:
+        made = []
+        for _ in range(6):
+            side.log.unlink(missing_ok=True)
+            made.append(native.run(side.request(script), Never()).ending)
+        return made
+
+    with ThreadPoolExecutor(4) as pool:
+        endings = [ending for made in pool.map(often, sides) for ending in made]
+    assert endings == [Ending.EXITED] * 24
+    assert [side.log.read_text() for side in sides] == ["done\n"] * 4

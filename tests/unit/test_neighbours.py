@@ -31,3 +31,9 @@ def test_nothing_is_said_where_nothing_is_known() -> None:
     assert cost([made(None)], [made(1.0)]) == ""
     assert cost([made(1.0)], [made(1.0, disturbed="load")]) == ""
     assert "metric" not in cost([made(0.0)], [made(1.0), made(1.0)])
+
+
+def test_of_short_runs_little_is_said() -> None:
+    """Their wall clock is mostly how long it takes to start them; steps tell all the same."""
+    assert cost([made(1.0, 0.3)], [made(1.0, 0.4)] * 2).endswith("mostly how long it takes to start them")
+    assert "may be too high" in cost([made(1.0, 0.3, 100.0)], [made(1.0, 0.3, 90.0)] * 2)

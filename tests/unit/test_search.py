@@ -190,6 +190,19 @@ def test_never_twice() -> None:
     assert len(set(prints)) == len(prints) == 62
 
 
+def test_nothing_that_is_pending() -> None:
+    """What waits or is being run is not proposed beside it, also where it was proposed for another incumbent."""
+    loop = Loop()
+    proposer = SearchProposer(Direction.MINIMIZE)
+    first = proposer.propose(loop.history, SCRIPT)
+    assert first is not None
+    second = proposer.propose(replace(loop.history, pending=(first,)), SCRIPT)
+    assert second is not None
+    assert second.parameters != first.parameters
+    elsewhere = replace(first, script="another script")
+    assert proposer.propose(replace(loop.history, pending=(elsewhere,)), SCRIPT) == second
+
+
 def test_resume() -> None:
     """At every moment a new process proposes what the old one would have: the history is all there is to know."""
     loop, proposer = Loop(), SearchProposer(Direction.MINIMIZE, seed=5)
