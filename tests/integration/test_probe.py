@@ -246,7 +246,7 @@ def test_the_processor_has_its_name() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells where a core sits")
 def test_every_core_is_named_once() -> None:
     """The numbers are those that this process may use, in whatever order the cores sit."""
-    if sys.platform == "win32":
+    if sys.platform != "linux":
         return
     assert sorted(probe.cpus()) == sorted(os.sched_getaffinity(0))
     assert len(probe.cpus()) == probe.cores()
