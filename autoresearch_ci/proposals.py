@@ -75,6 +75,7 @@ class Gate:
     hold: tuple[str, ...] = ()
     vary: Mapping[str, Range] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
+    _reserved: set[str] = field(default_factory=set)  # waits or runs
 
     def remember(self, experiment: Experiment) -> None:
         """What was run is not tried again."""
@@ -83,11 +84,15 @@ class Gate:
 
     def reserve(self, text: str) -> None:
         """What is about to be run is not proposed again, either. ValueError when it is not Python."""
-        self._tried.add(source.fingerprint(text))
+        self._reserved.add(source.fingerprint(text))
+
+    def release(self, text: str) -> None:
+        """What will not be run after all may be proposed again. ValueError when it is not Python."""
+        self._reserved.discard(source.fingerprint(text))
 
     def tried(self, text: str) -> bool:
-        """Whether this program was run. ValueError when it is not Python."""
-        return source.fingerprint(text) in self._tried
+        """Whether this program was run, or will be. ValueError when it is not Python."""
+        return self._is_taken(source.fingerprint(text))
 
     def refusal(self, text: str, script: str) -> str:
         """Why `text` is not run as a change of `script`, in one line; empty when it may be."""
@@ -99,7 +104,10 @@ class Gate:
             return f"it does not parse ({error})"
         if fingerprint == source.fingerprint(script):
             return "it changes nothing"
-        return "it was tried before" if fingerprint in self._tried else self.broken_rule(text, script)
+        return "it was tried before" if self._is_taken(fingerprint) else self.broken_rule(text, script)
+
+    def _is_taken(self, fingerprint: str) -> bool:
+        return fingerprint in self._tried or fingerprint in self._reserved
 
     def broken_rule(self, text: str, script: str) -> str:
         """What the session's rules have against `text` as a change of `script`, in one line. Both must parse."""

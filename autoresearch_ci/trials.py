@@ -157,7 +157,8 @@ class Trial:
             while self.measurements[-1].run.ending is not Ending.INTERRUPTED:
                 verdict = self._verdict()
                 if self.incumbent.commit != self.shared.incumbent.commit and not _is_final(verdict):
-                    outdone = self._put_on_the_new_one(verdict.reason)
+                    known = verdict.reason if isinstance(verdict, Verdict) else "not clear yet"
+                    outdone = self._put_on_the_new_one(known)
                     if outdone:
                         self._where = f"against {self.incumbent.label}"
                         return Verdict(status=Status.DISCARD, reason=outdone)

@@ -54,9 +54,9 @@ class Waiting:
                 still.append((ready, at))
                 continue
             now = self.workspace.script(incumbent.commit)
+            self.gate.release(ready.proposal.script)
             script, why = carried(self.workspace.script(at), now, ready.proposal.script, self.merge)
-            if not why and script != ready.proposal.script:  # its own text is reserved already
-                why = self.gate.refusal(script, now)
+            why = why or self.gate.refusal(script, now)
             if why:
                 self.dropped += (ready.proposal,)
                 self.console.info(f"dropped what waited, `{ready.proposal.description}`, for {incumbent.label}: {why}")

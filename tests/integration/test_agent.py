@@ -496,6 +496,8 @@ def test_a_whole_session(project: Project, tmp_path: Path) -> None:
         "2",
         "--verify-runs",
         "0",
+        "--prefetch",
+        "0",
     )
     assert done.returncode == 0, done.stderr
     after = journal.parse(next((project.home / "state").rglob("journal.jsonl")).read_bytes()).experiments[1:]
