@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -106,23 +107,21 @@ class RayExecutor:
         self._join_s = join_s
         self._child: Child | None = None
         self._joining = threading.Lock()
-        self._unreadable = unreadable()
+        self._ours = ExitStack()  # what is given back at the end
         self.ready = Ready(slots=0, kind="native", device_class="", says="")
 
     def __enter__(self) -> Self:
-        self._unreadable.__enter__()
-        try:
+        with ExitStack() as ours:
+            ours.enter_context(unreadable())
+            ours.callback(self._leave)
             self._join()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+            self._ours = ours.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
-        self._unreadable.__exit__(kind, error, trace)
+        self._ours.close()
 
     @property
     def slots(self) -> tuple[Slot, ...]:
