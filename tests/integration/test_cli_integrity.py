@@ -190,7 +190,7 @@ class Cheat:
         return Proposal(script=self.scripts.pop()(script), description="better", category=Category.OTHER)
 
 
-research.Preparation.finish = lambda self, place: Proposing(proposer=Cheat(), gate=Gate())
+research.Preparation.finish = lambda self, place: Proposing(proposer=Cheat(), gate=Gate(), patience=self._patience)
 sys.argv = ["autoresearch-ci", "run"]
 main()
 """

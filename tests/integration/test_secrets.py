@@ -65,7 +65,7 @@ class Leak:
         )
 
 
-research.Preparation.finish = lambda self, place: Proposing(proposer=Leak(), gate=Gate())
+research.Preparation.finish = lambda self, place: Proposing(proposer=Leak(), gate=Gate(), patience=self._patience)
 image.native_requirements = lambda: ""  # in a job the environment is made new: here without torch, from nowhere
 sys.argv = ["autoresearch-ci", *sys.argv[1:]]
 main()
