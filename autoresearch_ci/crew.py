@@ -1,4 +1,4 @@
-"""The hands of a session: a thread for each slot, which makes runs, and one that makes proposals beside them.
+"""The hands of a session: a thread for each slot, which makes runs, and those that make proposals beside them.
 
 Nothing is decided here. The runs and the making of proposals are all that happens in other threads; trials go on, and are
 decided, in the one that waits.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -17,25 +18,33 @@ from autoresearch_ci.slots import Slot
 from autoresearch_ci.trials import Mending, Steps, Trial, Wanted
 
 LOOK_S: Final = 0.5  # a wait without an end would not see Ctrl-C on Windows
-Making = Callable[[], Proposal | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """A proposal that is being made. `ask` makes it, as a change of `commit`, by what was known after so many `experiments`."""
+
+    ask: Callable[[], Proposal | None]
+    commit: str
+    experiments: int
 
 
 class Crew:
-    """Makes the runs that trials want, each in its slot, and one proposal at a time.
+    """Makes the runs that trials want, each in its slot, and proposals, by `authors` threads.
 
-    Whoever made a proposal also mends it, so both are done by one thread. A context manager: leaving it by an error calls `halt`,
+    Whoever makes proposals also mends them. A context manager: leaving it by an error calls `halt`,
     and in any case what is under way is waited for. `error`: the first one that came of a run or a proposal; what else is in flight
     is not its fault, and is brought to its end.
     """
 
-    def __init__(self, slots: Sequence[Slot], halt: Callable[[], None]) -> None:
+    def __init__(self, slots: Sequence[Slot], halt: Callable[[], None], authors: int = 1) -> None:
         self.free = list(slots)
         self.error: AutoresearchError | None = None
         self._halt = halt
         self._pool = ThreadPoolExecutor(len(slots), thread_name_prefix="slot")
-        self._author = ThreadPoolExecutor(1, thread_name_prefix="proposer")
+        self._authors = ThreadPoolExecutor(authors, thread_name_prefix="proposer")
         self._trials: dict[Future[Any], tuple[Trial, Steps]] = {}
-        self._making: Future[Proposal | None] | None = None
+        self._makings: dict[Future[Proposal | None], Making] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +55,7 @@ class Crew:
         if error is not None:
             self._halt()
         self._pool.shutdown()
-        self._author.shutdown()
+        self._authors.shutdown()
         for _, steps in self._trials.values():
             steps.close()
 
@@ -56,17 +65,17 @@ class Crew:
         return sorted((trial for trial, _ in self._trials.values()), key=lambda trial: trial.number)
 
     @property
-    def is_making(self) -> bool:
-        """Whether a proposal is being made."""
-        return self._making is not None
+    def being_made(self) -> int:
+        """How many proposals are."""
+        return len(self._makings)
 
     @property
     def is_idle(self) -> bool:
-        return not self._trials and self._making is None
+        return not self._trials and not self._makings
 
     def make(self, making: Making) -> None:
-        """Starts to make a proposal; the one before it must have been taken."""
-        self._making = self._author.submit(making)
+        """Starts to make a proposal, as soon as an author is free."""
+        self._makings[self._authors.submit(making.ask)] = making
 
     def begin(self, trial: Trial) -> None:
         """Starts a trial in its slot, which is not free from then on."""
@@ -77,20 +86,18 @@ class Crew:
         except AutoresearchError as error:
             self._failed(trial, error)
 
-    def made(self) -> tuple[Proposal | None] | None:
-        """What came of making a proposal, once; None as long as there is nothing to take."""
-        if self._making is None or not self._making.done():
-            return None
-        making, self._making = self._making, None
-        try:
-            return (making.result(),)
-        except AutoresearchError as error:
-            self.error = self.error or error
-            return None
+    def made(self) -> Iterator[tuple[Making, Proposal | None]]:
+        """What came of making proposals, each once, those that were begun first at first."""
+        for future in [future for future in self._makings if future.done()]:
+            making = self._makings.pop(future)
+            try:
+                yield making, future.result()
+            except AutoresearchError as error:
+                self.error = self.error or error
 
     def decided(self) -> Iterator[tuple[Trial, Verdict | None]]:
         """Waits until a run has ended or a proposal is made, and lets the trials go on: those that are decided now, oldest first."""
-        while not (done := self._done()) and not (self._making and self._making.done()):
+        while not (done := self._done()) and not any(making.done() for making in self._makings):
             pass
         for future in done:
             trial, steps = self._trials.pop(future)
@@ -108,12 +115,11 @@ class Crew:
         return [future.result() for future in [self._pool.submit(each) for each in wanted]]
 
     def _done(self) -> list[Future[Any]]:
-        waited_for: list[Future[Any]] = [*self._trials, *([self._making] if self._making else [])]
-        done = wait(waited_for, timeout=LOOK_S, return_when=FIRST_COMPLETED).done
+        done = wait([*self._trials, *self._makings], timeout=LOOK_S, return_when=FIRST_COMPLETED).done
         return [future for future in self._trials if future in done]
 
     def _submit(self, wanted: Wanted | Mending, trial: Trial, steps: Steps) -> None:
-        pool = self._author if isinstance(wanted, Mending) else self._pool
+        pool = self._authors if isinstance(wanted, Mending) else self._pool
         self._trials[pool.submit(wanted)] = trial, steps
 
     def _free(self, trial: Trial) -> None:

@@ -371,7 +371,7 @@ class History:
 
     `experiments` are in order, number 0 first; `rechecks` in the order they were made. `ended` says why the session is over,
     empty while it is not. `pending`: for whoever makes the next proposal, what waits or is being run, of which nothing is known yet;
-    `dropped`: what has waited since the last one was made, and did not fit any more.
+    `dropped`: what has waited since the last one was made, and did not fit any more; `being_made`: how many others are made meanwhile.
     """
 
     session: Session
@@ -380,6 +380,7 @@ class History:
     ended: str = ""
     pending: tuple[Proposal, ...] = ()
     dropped: tuple[Proposal, ...] = ()
+    being_made: int = 0
 
     @property
     def parameters(self) -> Iterator[Mapping[str, Scalar]]:

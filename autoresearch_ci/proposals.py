@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -54,6 +55,36 @@ class Patience:
 
     def requested(self) -> bool:
         return self.enough.is_set() or self.interrupt.requested()
+
+
+class Floor:
+    """Lets several proposals be made at the same time: whoever makes one has the floor, and leaves it to the others while a model
+    or an agent is thinking. So what proposers share is looked at and changed by one of them at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder: int | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """This thread has it."""
+        with self._lock:
+            self._holder = threading.get_ident()
+            yield
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """Others have it meanwhile. A thread that never had it, since it works alone, need not wait for it afterwards."""
+        if self._holder != threading.get_ident():
+            yield
+            return
+        self._holder = None
+        self._lock.release()
+        try:
+            yield
+        finally:
+            self._lock.acquire()
+            self._holder = threading.get_ident()
 
 
 class Repair(Protocol):
@@ -132,14 +163,20 @@ class Proposals:
     workspace: Workspace
     console: Console
     interrupt: Interrupt
+    floor: Floor = field(default_factory=Floor)
     repair: Repair | None = None
+    _again: set[int] = field(default_factory=set)  # the near misses that are being tried once more
 
     def following(self, history: History) -> Proposal | None:
         """A proposal that may be run and never was; None when nothing is left, and when a person wants to stop.
 
         With nothing new to try there is time for what looked better but was not sure. ProposerError after MAX_REFUSALS
-        useless proposals in a row.
+        useless proposals in a row. Any number of threads may call it.
         """
+        with self.floor.held():
+            return self._following(history)
+
+    def _following(self, history: History) -> Proposal | None:
         incumbent = history.incumbent
         assert incumbent is not None  # the baseline is one
         script = self.workspace.script(incumbent.commit)
@@ -190,16 +227,18 @@ class Proposals:
         if self.repair is None:
             return proposal
         try:
-            return self.repair(script, proposal, reason, log)
+            with self.floor.held():
+                return self.repair(script, proposal, reason, log)
         except Declined as no:
             return replace(proposal, usage=proposal.usage + no.usage, notes=(*proposal.notes, *no.notes))
 
     def _near_miss(self, history: History, incumbent: Experiment) -> Proposal | None:
         """What looked better than the incumbent but was not sure: once more, by fresh runs alone."""
-        again = {parameters.get(NEAR_MISS) for parameters in history.parameters}
+        again = {parameters.get(NEAR_MISS) for parameters in history.parameters} | self._again
         for experiment in history.experiments:
             fresh = experiment.number not in again and NEAR_MISS not in experiment.parameters
             if fresh and experiment.parent == incumbent.commit and near_miss(experiment):
+                self._again.add(experiment.number)
                 return Proposal(
                     script=self.workspace.script(experiment.commit),
                     description=f"Again: {experiment.description}",

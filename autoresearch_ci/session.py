@@ -11,7 +11,7 @@ from typing import Final
 
 from autoresearch_ci import beginning, results
 from autoresearch_ci.carrying import Merge
-from autoresearch_ci.crew import Crew
+from autoresearch_ci.crew import Crew, Making
 from autoresearch_ci.experiment import (
     Experiment,
     History,
@@ -23,7 +23,7 @@ from autoresearch_ci.experiment import (
 )
 from autoresearch_ci.judge import Rule, RunAgain, judge
 from autoresearch_ci.noise import Readings
-from autoresearch_ci.proposals import Gate, Patience, Proposals, Proposer, Repair
+from autoresearch_ci.proposals import Floor, Gate, Patience, Proposals, Proposer, Repair
 from autoresearch_ci.report.progress import progress_report
 from autoresearch_ci.runs import Runs
 from autoresearch_ci.slots import ONLY, Slot
@@ -44,8 +44,8 @@ class Loop:
     """The parts of a session, wired by cli. `relieve` halves a script's device batch, None when it has none.
 
     `slots`: where runs are made at the same time, one in each. `prefetch`: how many proposals are made in advance for each of them;
-    none where making one takes no time, since one that is made later knows more. `merge`: a three-way merge of scripts. `patience`:
-    the proposer's own interrupt.
+    none where making one takes no time, since one that is made later knows more; `authors`: how many are made at the same time.
+    `merge`: a three-way merge of scripts. `patience`: the proposer's own interrupt.
 
     `baseline_runs`: how often the baseline is run; once means that nothing is ever run twice. `reserved_runs`: what the end of a
     session that kept something has to measure, and what time is kept free for. `hidden`: a number of the log that no proposer
@@ -65,7 +65,9 @@ class Loop:
     patience: Patience
     slots: Sequence[Slot] = (ONLY,)
     prefetch: int = 0
+    authors: int = 1
     gate: Gate = field(default_factory=Gate)
+    floor: Floor = field(default_factory=Floor)
     repair: Repair | None = None
     repair_attempts: int = 0
     began: dt.datetime
@@ -78,9 +80,7 @@ class Loop:
     _waiting: Waiting = field(init=False)
     _over: str = ""  # why a person, somewhere else, wants the session to end
     _table: str = ""  # results.tsv so far: written whole, the 2,000th experiment would cost more than the 10th
-    _made_for: str = ""  # the commit that the next proposal is a change of
-    _asked_at: int = -1  # how many experiments there were when it was asked for
-    _nothing_at: int = -1  # and when the proposer was asked and had nothing
+    _nothing_at: int = -1  # how many experiments there were when the proposer was asked and had nothing
     _seeds: Iterator[int] = field(init=False)
 
     def research(self, history: History, *, moved: str = "") -> History:
@@ -95,11 +95,11 @@ class Loop:
         """
         try:
             history = self._begin(history, moved)
-            with Crew(self.slots, self._halt) as crew:
+            with Crew(self.slots, self._halt, self.authors) as crew:
                 history = self._neighbours(history, crew)
                 while True:
                     self._begin_trials(history, crew)
-                    self._make_next(history, crew)
+                    self._make_more(history, crew)
                     self.runs.journal.waiting([proposal.description for proposal in self._waiting.proposals])
                     if crew.is_idle:
                         break
@@ -110,8 +110,8 @@ class Loop:
                             history = self._record(history, trial.experiment(verdict, len(history.experiments)))
                             self._begin_trials(history, crew)  # no slot waits for refs, or for people to be told
                             self._settle(history)
-                    if (made := crew.made()) is not None:
-                        self._take(*made)
+                    for making, proposal in crew.made():
+                        self._take(making, proposal)
         finally:
             self.runs.journal.idle()
         if self._waiting:
@@ -144,24 +144,26 @@ class Loop:
             )
             crew.begin(trial)
 
-    def _make_next(self, history: History, crew: Crew) -> None:
-        """Has the next proposal made, where it will be wanted: by a free slot, or in advance."""
+    def _make_more(self, history: History, crew: Crew) -> None:
+        """Has proposals made, as many as will be wanted: by free slots, or in advance."""
         wanted = len(crew.free) + self.prefetch * len(self.slots)
-        if crew.is_making or len(self._waiting) >= wanted or self._nothing_at == len(history.experiments):
-            return
         ahead = (*(trial.proposal for trial in crew.trials), *self._waiting.proposals)
-        if not self._is_over(history, crew, in_flight=len(ahead), runs_before=0 if crew.free else 1):
-            self._made_for, self._asked_at = self._trials.incumbent.commit, len(history.experiments)
-            seen = replace(history, pending=ahead, dropped=self._waiting.dropped)
+        while (coming := crew.being_made + len(self._waiting)) < wanted and crew.being_made < self.authors:
+            runs_before = 0 if coming < len(crew.free) else 1
+            over = self._is_over(history, crew, in_flight=len(ahead) + crew.being_made, runs_before=runs_before)
+            if over or self._nothing_at == len(history.experiments):
+                return
+            seen = replace(history, pending=ahead, dropped=self._waiting.dropped, being_made=crew.being_made)
             self._waiting.dropped = ()
-            crew.make(partial(self._trials.proposals.following, seen))
+            ask = partial(self._trials.proposals.following, seen)
+            crew.make(Making(ask, self._trials.incumbent.commit, len(history.experiments)))
 
-    def _take(self, proposal: Proposal | None) -> None:
+    def _take(self, making: Making, proposal: Proposal | None) -> None:
         """Lets a proposal that is made wait for a slot; with none, nobody is asked again before something else is known."""
         if proposal is None:
-            self._nothing_at = self._asked_at
+            self._nothing_at = making.experiments
         else:
-            self._waiting.add(proposal, self._made_for, self._trials.incumbent)
+            self._waiting.add(proposal, making.commit, self._trials.incumbent)
 
     # --- the beginning ------------------------------------------------------------------------------------------------
 
@@ -178,6 +180,7 @@ class Loop:
             workspace=self.runs.workspace,
             console=self.runs.console,
             interrupt=self.patience,
+            floor=self.floor,
             repair=self.repair,
         )
         self._waiting = Waiting(

@@ -96,6 +96,7 @@ def make_loop(
         runs=runs,
         proposer=proposing.proposer,
         gate=proposing.gate,
+        floor=proposing.floor,
         repair=proposing.repair,
         repair_attempts=settings.repair_attempts,
         rule=Rule(confidence=settings.confidence, max_runs=settings.max_runs, min_delta=settings.min_delta),
@@ -110,6 +111,7 @@ def make_loop(
         patience=proposing.patience,
         slots=slots,
         prefetch=settings.prefetch if proposing.takes_time else 0,
+        authors=len(slots) if proposing.takes_time else 1,
         began=began,
         tell=tell,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from autoresearch_ci.agents import Launcher
@@ -16,7 +16,7 @@ from autoresearch_ci.cli.environment import Place
 from autoresearch_ci.cli.wiring import Opened
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.executors.agents import ContainerAgents, NativeAgents
-from autoresearch_ci.proposals import Gate, Patience, Proposer, Repair
+from autoresearch_ci.proposals import Floor, Gate, Patience, Proposer, Repair
 from autoresearch_ci.proposers.agent import AgentProposer, check_agent
 from autoresearch_ci.proposers.agent_presets import Preset, preset
 from autoresearch_ci.proposers.budget import Budget
@@ -38,11 +38,13 @@ MAX_READ_ONLY: Final = 20  # files that are shown to a model
 
 @dataclass(slots=True, kw_only=True)
 class Proposing:
-    """What proposes in a session. `takes_time`: whether a model or an agent is asked, so that it pays to ask in advance."""
+    """What proposes in a session. `takes_time`: whether a model or an agent is asked, so that it pays to ask in advance, and for
+    several proposals at the same time."""
 
     proposer: Proposer
     gate: Gate
     patience: Patience
+    floor: Floor = field(default_factory=Floor)
     repair: Repair | None = None
     takes_time: bool = False
 
@@ -53,7 +55,7 @@ class Preparation:
     def __init__(self, environ: Mapping[str, str], opened: Opened, interrupt: Interrupt) -> None:
         settings = opened.settings
         self._environ = environ
-        self._patience = Patience(interrupt)
+        self._patience, self._floor = Patience(interrupt), Floor()
         self._opened = opened
         self._script = opened.workspace.script(opened.workspace.base_commit)
         self._plan = self._read_plan()
@@ -97,6 +99,7 @@ class Preparation:
             proposer=proposer,
             gate=gate,
             patience=self._patience,
+            floor=self._floor,
             repair=llm.repair if llm else None,
             takes_time=author is not None,
         )
@@ -126,6 +129,7 @@ class Preparation:
             model=self._model,
             name=settings.model or "",
             gate=self._gate,
+            floor=self._floor,
             budget=self._budget(),
             prompts=self._prompts(place),
             edit_format=settings.edit_format,
@@ -157,6 +161,7 @@ class Preparation:
             script_name=opened.checkout.script,
             directory=opened.directory,
             gate=self._gate,
+            floor=self._floor,
             budget=self._budget(),
             prompts=self._prompts(place),
             environ=self._environ,

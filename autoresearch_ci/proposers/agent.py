@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +15,11 @@ from autoresearch_ci.agents import AgentRequest, AgentRun, Launcher
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.experiment import Ending, History, Proposal, Usage
 from autoresearch_ci.knobs import Scope
-from autoresearch_ci.proposals import Declined, Gate
+from autoresearch_ci.proposals import Declined, Floor, Gate
 from autoresearch_ci.proposers.agent_presets import FORBIDDEN, MAX_ARGUMENT, PROMPT, PROMPT_FILE, Preset
 from autoresearch_ci.proposers.budget import Budget
 from autoresearch_ci.proposers.changes import described, noted
-from autoresearch_ci.proposers.directions import next_course
+from autoresearch_ci.proposers.directions import Courses
 from autoresearch_ci.proposers.edits import read_fields
 from autoresearch_ci.proposers.prompt import Prompts
 from autoresearch_ci.report.markdown import clean
@@ -64,9 +64,12 @@ class AgentProposer:
     more: tuple[str, ...] = ()
     stuck_after: int = 5
     scope: Scope = "all"
+    floor: Floor = field(default_factory=Floor)
+    courses: Courses = field(init=False)
 
     def __post_init__(self) -> None:
         """SettingsError when a variable that the agent would see holds a token that can write, under another name."""
+        self.courses = Courses(self.scope, self.stuck_after)
         forbidden = {value for name in FORBIDDEN if (value := self.environ.get(name))}
         for name in (*self.preset.keys, *self.more):
             if self.environ.get(name) in forbidden:
@@ -78,22 +81,17 @@ class AgentProposer:
     def propose(self, history: History, script: str, *, wish: str = "", outlook: str = "") -> Proposal:
         """The agent's next change; Declined, with the reason, when it made none that may be run."""
         self.budget.begin(history)
-        course = next_course(history, scope=self.scope, stuck_after=self.stuck_after)
         if refusal := self.budget.refusal(0, 0):
             raise Declined(refusal, notes=(refusal,))
-        try:
-            task = self.prompts.task(history, script, course, wish=wish, outlook=outlook, form=None)
-        except ValueError as error:
-            raise Declined(str(error)) from error
-        text = self.prompts.system(None) + "\n" + task + "\n" + TASK.format(script=self.script_name)
-        incumbent = history.incumbent
-        assert incumbent is not None  # the baseline is one
-        with self.export(incumbent.commit) as tree:
-            request = self._request(tree, text)
-            before = _digests(tree)
-            run = self.launcher.launch(request, self.interrupt)
-            changed, problem = _read(tree, self.script_name)
-            notes = _others(before, _digests(tree), self.script_name)
+        others = tuple(self.courses.taken)
+        with self.courses.next(history) as course:
+            try:
+                task = self.prompts.task(history, script, course, wish=wish, outlook=outlook, others=others, form=None)
+            except ValueError as error:
+                raise Declined(str(error)) from error
+            text = self.prompts.system(None) + "\n" + task + "\n" + TASK.format(script=self.script_name)
+            with self.budget.in_flight(self.budget.dearest), self.floor.left():
+                run, changed, problem, notes = self._worked(history, text)
         report = self.preset.report(run.output)
         usage = self.budget.add(report.usage)
         problem = _failure(run, report.text) or problem
@@ -105,6 +103,17 @@ class AgentProposer:
             notes = (*notes, f"refused: {clean(problem, 200)}")
             raise Declined(f"the agent's work cannot be run: {clean(problem, 200)}", usage=usage, notes=notes)
         return self._proposal(report.text, changed, script, wish, usage, notes)
+
+    def _worked(self, history: History, text: str) -> tuple[AgentRun, str, str, tuple[str, ...]]:
+        """The agent's run in an export of its own, the script as it left it, what is wrong with that, and what else it changed."""
+        incumbent = history.incumbent
+        assert incumbent is not None  # the baseline is one
+        with self.export(incumbent.commit) as tree:
+            request = self._request(tree, text)
+            before = _digests(tree)
+            run = self.launcher.launch(request, self.interrupt)
+            changed, problem = _read(tree, self.script_name)
+            return run, changed, problem, _others(before, _digests(tree), self.script_name)
 
     def _request(self, tree: Path, prompt: str) -> AgentRequest:
         words, variables = [*self.preset.command], dict(self.preset.fixed)

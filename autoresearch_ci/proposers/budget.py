@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from autoresearch_ci.experiment import History, Usage
@@ -20,6 +22,10 @@ class Budget:
     price_output: float | None = None
     _here: Usage = field(default_factory=Usage)  # by this process
     _before: Usage | None = None  # by the processes before it
+    _in_flight: list[Usage] = field(default_factory=list)
+    dearest: Usage = field(
+        default=Usage(calls=1), init=False
+    )  # of all calls so far; of an agent, nobody knows what it will take
 
     def begin(self, history: History) -> None:
         """Counts what the journal says was spent before this process took up the session; only the first time."""
@@ -32,15 +38,24 @@ class Budget:
 
     def add(self, usage: Usage) -> Usage:
         """Counts what was spent; the same with its cost, where the prices are known and it does not say one itself."""
-        if usage.cost is None and self.price_input is not None and self.price_output is not None:
-            cost = (usage.input_tokens * self.price_input + usage.output_tokens * self.price_output) / MILLION
-            usage = replace(usage, cost=cost)
+        usage = self._priced(usage)
         self._here += usage
+        self.dearest = max(self.dearest, usage, key=lambda each: (each.cost or 0.0, each.tokens))
         return usage
+
+    @contextmanager
+    def in_flight(self, usage: Usage) -> Iterator[None]:
+        """Makes a call meanwhile, which the other ones take into account as if this was spent for it."""
+        usage = self._priced(usage)
+        self._in_flight.append(usage)
+        try:
+            yield
+        finally:
+            self._in_flight.remove(usage)
 
     def refusal(self, input_tokens: int, output_tokens: int) -> str:
         """Why one more call that may take so many tokens is not made, in one line; empty when it may be."""
-        spent = self.spent
+        spent = sum(self._in_flight, self.spent)
         if self.max_calls is not None and spent.calls >= self.max_calls:
             return f"`max-calls` {self.max_calls} is reached"
         tokens = input_tokens + output_tokens
@@ -51,3 +66,9 @@ class Budget:
         if self.max_cost is not None and cost + next_cost > self.max_cost:
             return f"`max-cost` {self.max_cost:g} would be passed: {cost:.4g} is spent, the next call may cost {next_cost:.4g}"
         return ""
+
+    def _priced(self, usage: Usage) -> Usage:
+        if usage.cost is not None or self.price_input is None or self.price_output is None:
+            return usage
+        cost = (usage.input_tokens * self.price_input + usage.output_tokens * self.price_output) / MILLION
+        return replace(usage, cost=cost)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -35,18 +37,42 @@ class Course:
     why: str
 
 
-def next_course(history: History, *, scope: Scope = "all", stuck_after: int) -> Course:
-    """The direction of the next experiment; the same for the same history."""
+@dataclass(slots=True)
+class Courses:
+    """The directions in which proposals are being made at this moment, each other than those before it where that pays."""
+
+    scope: Scope
+    stuck_after: int
+    taken: list[Course] = field(default_factory=list)
+
+    @contextmanager
+    def next(self, history: History) -> Iterator[Course]:
+        """The next direction, taken meanwhile."""
+        course = next_course(history, scope=self.scope, stuck_after=self.stuck_after, taken=self.taken)
+        self.taken.append(course)
+        try:
+            yield course
+        finally:
+            self.taken.remove(course)
+
+
+def next_course(history: History, *, scope: Scope = "all", stuck_after: int, taken: Sequence[Course] = ()) -> Course:
+    """The direction of the next experiment beside those `taken`; the same for the same history.
+
+    What is under way counts as tried, and not as kept: so those who are sent at the same time do not all go the same way.
+    """
     after = history.tried
     misses = next((n for n, e in enumerate(reversed(after)) if e.status is Status.KEEP), len(after))
     open_to = [c for c in CATEGORIES if scope in ("all", "hyperparameters") or c.value == scope]
-    if after and misses == 0:
+    if after and misses == 0 and all(course.mode is not Mode.NEAR for course in taken):
         kept = after[-1]
         category = kept.category if kept.category in open_to else open_to[0]
         return Course(category, Mode.NEAR, f"experiment {kept.number} was just kept: {kept.description}")
     tries = Counter(e.category for e in after)
     keeps = Counter(e.category for e in after if e.status is Status.KEEP)
-    ranked = sorted(open_to, key=lambda c: -_worth(keeps[c], tries[c], len(after)))
+    under_way = (*(proposal.category for proposal in history.pending), *(course.category for course in taken))
+    sent = tries + Counter(under_way)
+    ranked = sorted(open_to, key=lambda c: -_worth(keeps[c], sent[c], sent.total()))
     if misses >= stuck_after and len(open_to) > 1:
         recent = Counter(e.category for e in after[-misses:])
         tired = max(open_to, key=lambda c: recent[c])

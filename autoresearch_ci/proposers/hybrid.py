@@ -40,7 +40,8 @@ class HybridProposer:
 
         Declined when the model had its turn and nothing came of it: the line then goes on with the optimizer.
         """
-        if wish or self._is_the_models(len(history.experiments) + len(history.pending)):
+        ahead = len(history.pending) + history.being_made
+        if wish or self._is_the_models(len(history.experiments) + ahead):
             return self._author.propose(history, script, wish=wish, outlook=self._optimizer.outlook(history, script))
         proposal = self._optimizer.propose(history, script)
         if proposal is None and self._share > 0:

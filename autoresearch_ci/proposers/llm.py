@@ -9,10 +9,10 @@ from typing import Final, Literal
 from autoresearch_ci.errors import ProposerError
 from autoresearch_ci.experiment import History, Proposal, Usage
 from autoresearch_ci.knobs import Scope
-from autoresearch_ci.proposals import Declined, Gate
+from autoresearch_ci.proposals import Declined, Floor, Gate
 from autoresearch_ci.proposers.budget import Budget
 from autoresearch_ci.proposers.changes import described, noted
-from autoresearch_ci.proposers.directions import next_course
+from autoresearch_ci.proposers.directions import Courses
 from autoresearch_ci.proposers.edits import EditFormat, Suggestion, Unusable, read_answer
 from autoresearch_ci.proposers.models import Message, Model, ModelFailed, Question
 from autoresearch_ci.proposers.prompt import Prompts, correction, tokens_of
@@ -45,7 +45,12 @@ class LLMProposer:
     answer_tokens: int = 16_000
     stuck_after: int = 5
     scope: Scope = "all"
+    floor: Floor = field(default_factory=Floor)
+    courses: Courses = field(init=False)
     answered: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.courses = Courses(self.scope, self.stuck_after)
 
     def propose(self, history: History, script: str, *, wish: str = "", outlook: str = "") -> Proposal:
         """The model's next change. `wish`: what a person asks for; `outlook`: what an optimizer would do.
@@ -54,12 +59,13 @@ class LLMProposer:
         """
         self.budget.begin(history)
         form = self._form(script)
-        course = next_course(history, scope=self.scope, stuck_after=self.stuck_after)
-        try:
-            task = self.prompts.task(history, script, course, wish=wish, outlook=outlook, form=form)
-        except ValueError as error:
-            raise Declined(str(error)) from error
-        return self._converse(task, script, script, form, wish)
+        others = tuple(self.courses.taken)
+        with self.courses.next(history) as course:
+            try:
+                task = self.prompts.task(history, script, course, wish=wish, outlook=outlook, others=others, form=form)
+            except ValueError as error:
+                raise Declined(str(error)) from error
+            return self._converse(task, script, script, form, wish)
 
     def repair(self, script: str, proposal: Proposal, reason: str, log: str) -> Proposal:
         """The proposal, a change of `script`, without the mistake that its run crashed of. Raises as `propose` does."""
@@ -86,10 +92,11 @@ class LLMProposer:
             sent = tokens_of(system) + sum(tokens_of(message.text) for message in messages)
             if refusal := self.budget.refusal(sent, self.answer_tokens):
                 raise Declined(refusal, usage=usage, notes=(*notes, refusal))
+            question = Question(system=system, messages=tuple(messages), answer_tokens=self.answer_tokens)
+            longest = Usage(calls=1, input_tokens=sent, output_tokens=self.answer_tokens)
             try:
-                answer = self.model.ask(
-                    Question(system=system, messages=tuple(messages), answer_tokens=self.answer_tokens)
-                )
+                with self.budget.in_flight(longest), self.floor.left():
+                    answer = self.model.ask(question)
             except ModelFailed as failure:
                 usage += self.budget.add(failure.usage)
                 reason = f"the model gave no answer: {failure.reason}"

@@ -142,12 +142,16 @@ class Prompts:
         *,
         wish: str = "",
         outlook: str = "",
+        others: Sequence[Course] = (),
         form: EditFormat | None,
     ) -> str:
-        """What is asked now: the script, what was tried, and where to go. ValueError when the script alone is too long."""
+        """What is asked now: the script, what was tried, and where to go. ValueError when the script alone is too long.
+
+        `others`: the directions of proposals that are made at the same time.
+        """
         parts = [f"# {self.script_name} now\n{_fenced(script, 'python')}"]
-        if history.pending:
-            parts.append(_pending(history))
+        if history.pending or others:
+            parts.append(_pending(history, others))
         demand = f"# Now\n{_demand(course, wish, outlook)}"
         room = self._characters - len(self.system(form)) - sum(map(len, parts)) - len(demand)
         if room < 0:
@@ -228,8 +232,9 @@ def _demand(course: Course, wish: str, outlook: str) -> str:
     return asked
 
 
-def _pending(history: History) -> str:
+def _pending(history: History, others: Sequence[Course]) -> str:
     lines = [f"- [{p.category.value}] {clean(p.description, 160)}" for p in history.pending[-PENDING:]]
+    lines += [f"- [{other.category.value}] somebody else thinks of something in this direction" for other in others]
     return "# Being tried now\nNo results yet; propose something that can be put together with these.\n" + "\n".join(
         lines
     )

@@ -34,6 +34,7 @@ from autoresearch_ci.runs import Executor, Interrupt, Rules, RunRequest, Runs
 from autoresearch_ci.session import Loop
 from autoresearch_ci.stopping import Limits
 from autoresearch_ci.workspace import Author, Remote, Workspace, inspect_repository, merged_script, new_repository
+from tests.interrupts import Never
 
 if sys.platform != "win32":
     import resource
@@ -49,11 +50,6 @@ class Counting:
         number = len(history.experiments)
         text = SCRIPT.replace("STEP = 0", f"STEP = {number}")
         return Proposal(script=text, description=f"STEP {number - 1} → {number}", category=Category.OTHER)
-
-
-class Never:
-    def requested(self) -> bool:
-        return False
 
 
 @dataclass

@@ -20,16 +20,12 @@ from autoresearch_ci.executors.native import NativeExecutor
 from autoresearch_ci.executors.ray_cluster import RayExecutor
 from autoresearch_ci.executors.ray_messages import LOCAL, Setup, Wanted
 from autoresearch_ci.runs import Executor, RunRequest
+from tests.interrupts import Never
 
 SLOTS = 8
 SLEEP_S = 8.0
 ROUNDS = 3  # of runs in every slot
 SINGLE = 15  # runs of a moment, here and on the cluster in turn
-
-
-class Never:
-    def requested(self) -> bool:
-        return False
 
 
 @dataclass(frozen=True, slots=True)

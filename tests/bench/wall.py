@@ -21,16 +21,12 @@ from autoresearch_ci.executors.engine import connect
 from autoresearch_ci.executors.image import Image, ensure_image
 from autoresearch_ci.runs import RunRequest
 from tests.integration.conftest import BASE_IMAGE
+from tests.interrupts import Never
 
 RUNS: Final = 25
 ALLOWED_MS: Final = 50.0
 COMMAND: Final = "python -c pass"
 PLAIN: Final = "plain `docker run`"
-
-
-class Never:
-    def requested(self) -> bool:
-        return False
 
 
 def plain(client: docker.DockerClient, image: Image, network: str | None = None) -> None:

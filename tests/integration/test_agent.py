@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -9,9 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,20 +25,23 @@ import pytest
 
 from autoresearch_ci import journal
 from autoresearch_ci.agents import AgentRequest, AgentRun
+from autoresearch_ci.console import Console
 from autoresearch_ci.errors import MachineError, SettingsError
 from autoresearch_ci.executors.agents import ContainerAgents, NativeAgents
 from autoresearch_ci.executors.image import Image
 from autoresearch_ci.executors.owner import Owner
 from autoresearch_ci.executors.process_tree import MARKER
 from autoresearch_ci.experiment import Category, Direction, Ending, Proposal, Status, Usage
-from autoresearch_ci.proposals import Declined, Gate
+from autoresearch_ci.proposals import Declined, Gate, Proposals
 from autoresearch_ci.proposers.agent import PROMPT_NAME, AgentProposer, check_agent
 from autoresearch_ci.proposers.agent_presets import PRESETS, preset
 from autoresearch_ci.proposers.budget import Budget
 from autoresearch_ci.proposers.prompt import Prompts
 from autoresearch_ci.runs import Interrupt
+from tests.interrupts import After, Never
 from tests.project import Project, wait_for
 from tests.unit.histories import history
+from tests.unit.test_session import BASE, FakeWorkspace
 
 if sys.platform != "linux":
     pytest.skip("the stand-in agents use what Linux has", allow_module_level=True)
@@ -50,19 +56,6 @@ print("HYPOTHESIS: faster")
 print("CATEGORY: optimizer")
 print("DESCRIPTION: Double the rate")
 """
-
-
-class Never:
-    def requested(self) -> bool:
-        return False
-
-
-@dataclass
-class Later:
-    at: float
-
-    def requested(self) -> bool:
-        return time.monotonic() > self.at
 
 
 @dataclass
@@ -87,8 +80,7 @@ class Bench:
 
     @contextmanager
     def export(self, _commit: str) -> Iterator[Path]:
-        tree = self.folder / "tree"
-        tree.mkdir()
+        tree = Path(tempfile.mkdtemp(prefix="tree-", dir=self.folder))
         (tree / "train.py").write_text(SCRIPT)
         (tree / "prepare.py").write_text("READY = True\n")
         try:
@@ -351,6 +343,40 @@ def test_one_that_leaves_something_running(bench: Bench) -> None:
     assert not [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(986)" in str(p.info["cmdline"])]
 
 
+def test_two_at_once(bench: Bench) -> None:
+    """Each works in its own export and home. The one that ends first takes what it left with it, and nothing of the other's."""
+    program = f"""
+    import os, subprocess, sys, time
+    from pathlib import Path
+    here = Path({str(bench.folder)!r})
+    number = next(n for n in (1, 2) if not (here / f"number-{{n}}").exists() and (here / f"number-{{n}}").mkdir() is None)
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(985)"], start_new_session=True)
+    while not (here / "number-2").exists():
+        time.sleep(0.02)
+    if number == 2:
+        time.sleep(2)
+        assert left.poll() is None, "the other one took it"
+    script = Path("train.py")
+    script.write_text(script.read_text().replace("64", f"{{64 + number}}"))
+    print("DESCRIPTION: number", number)
+    """
+    proposer = bench.proposer(program)
+    made = Proposals(
+        proposer=proposer, gate=proposer.gate, relieve=lambda _: None, workspace=FakeWorkspace(SCRIPT), floor=proposer.floor,
+        console=Console(io.StringIO(), io.StringIO()), interrupt=Never(),
+    )  # fmt: skip
+    seen = replace(HISTORY, experiments=(replace(HISTORY.experiments[0], commit=BASE),))
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(made.following, seen), pool.submit(made.following, seen)]
+        found = [each.result(60) for each in asked]
+    assert {proposal.description for proposal in found if proposal is not None} == {"number 1", "number 2"}
+    assert {proposal.script for proposal in found if proposal is not None} == {
+        SCRIPT.replace("64", "65"), SCRIPT.replace("64", "66"),
+    }  # fmt: skip
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "time.sleep(985)" in str(p.info["cmdline"])]
+    assert not list((bench.folder / "scratch").iterdir())
+
+
 def test_one_that_floods_its_output(bench: Bench) -> None:
     """100 MB of output are not kept: its end is, with what it says there."""
     before = psutil.Process().memory_info().rss
@@ -364,7 +390,7 @@ def test_one_that_floods_its_output(bench: Bench) -> None:
 def test_ctrl_c(bench: Bench) -> None:
     """Ends the agent at once."""
     start = time.monotonic()
-    declined = bench.declined("import time\ntime.sleep(600)", interrupt=Later(time.monotonic() + 0.5))
+    declined = bench.declined("import time\ntime.sleep(600)", interrupt=After(0.5))
     assert "interrupted" in declined.reason
     assert time.monotonic() - start < 10
 
@@ -420,9 +446,7 @@ def test_in_a_container_that_hangs(bench: Bench, containers: ContainerAgents) ->
     (bench.folder / "scratch").mkdir()
     declined = bench.declined("", preset=preset(None, "sleep 600"), launcher=containers, timeout_s=1.0)
     assert "did not end in time" in declined.reason
-    declined = bench.declined(
-        "", preset=preset(None, "sleep 600"), launcher=containers, interrupt=Later(time.monotonic() + 0.5)
-    )
+    declined = bench.declined("", preset=preset(None, "sleep 600"), launcher=containers, interrupt=After(0.5))
     assert "interrupted" in declined.reason
     assert mine(docker.from_env()) == []
 

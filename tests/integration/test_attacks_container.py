@@ -29,7 +29,8 @@ from autoresearch_ci.executors.mounts import SCRATCH_BYTES
 from autoresearch_ci.executors.owner import Owner
 from autoresearch_ci.experiment import Ending, Run
 from autoresearch_ci.runs import Interrupt, RunRequest
-from tests.integration.test_container import Never, When
+from tests.integration.test_container import When
+from tests.interrupts import Never
 
 ATTEMPTS = re.findall(r'^@attempt\("(.*)"\)$', PROGRAM, re.MULTILINE)
 # By the engine's default seccomp profile: moby #44563 and #52494.

@@ -14,8 +14,9 @@ import pytest
 from autoresearch_ci import canary, journal
 from autoresearch_ci.experiment import Ending, History
 from tests.forge.fixtures import TRAIN
-from tests.integration.test_native import After, Bench
+from tests.integration.test_native import Bench
 from tests.integration.test_native_wall import walled_bench
+from tests.interrupts import After
 from tests.project import Project
 
 if sys.platform != "linux":

@@ -16,6 +16,7 @@ from tests.models.server import ModelServer, Reply, Request, error, in_turn
 from tests.project import Project, wait_for
 
 KEY = "sk-proj-0123456789abcdefABCDEF"
+FOUR = ("--parallel", "4", "--device-sharing", "warn")  # also on two cores
 
 
 @pytest.fixture
@@ -342,6 +343,38 @@ def test_a_plan_that_only_holds(project: Project) -> None:
     assert done.returncode == 0, done.stderr
     assert len(recorded(project).experiments) == 1
     assert "nothing is left to try" in done.stderr
+
+
+def test_a_slow_model_feeds_four_slots(project: Project, server: ModelServer) -> None:
+    """A proposal for every slot is made at once; none is made twice or for nothing, and the journal knows what all of them took."""
+    values, asked = iter(range(100, 200)), list[float]()
+
+    def answer(request: Request) -> Reply:
+        asked.append(time.monotonic())
+        return Reply(block(current(request, "WIDTH"), f"WIDTH = {next(values)}"), wait_s=3.0)
+
+    server.answers = answer
+    research(project, server, "llm", *FOUR, "--max-iterations", "6", "--prefetch", "0")
+    assert asked[3] - asked[0] < 3.0, "the fourth was not asked before the first one answered"
+    made = recorded(project).experiments[1:]
+    assert [e.proposer for e in made] == ["llm"] * 6
+    assert len({e.fingerprint for e in made}) == 6
+    assert sum(e.usage.calls for e in made) == len(server.requests)
+    told = [r.prompt.count("somebody else thinks of something in this direction") for r in server.requests[:4]]
+    assert sorted(told) == [0, 1, 2, 3]
+
+
+def test_ctrl_c_while_four_models_think(project: Project, server: ModelServer) -> None:
+    """All four questions are dropped at once."""
+    server.answers = lambda _: Reply("late", wait_s=60)
+    process = project.start("run", "--proposer", "llm", "--model", "m", "--base-url", server.url, *FOUR)
+    wait_for(lambda: len(server.requests) == 4)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert time.monotonic() - start < 20
+    assert recorded(project).ended == "stopped by hand"
 
 
 def test_ctrl_c_while_the_model_thinks(project: Project, server: ModelServer) -> None:

@@ -18,6 +18,7 @@ from autoresearch_ci.conditions import Cards, Conditions
 from autoresearch_ci.executors.native import NativeExecutor
 from autoresearch_ci.experiment import Ending, Run, Scalar
 from autoresearch_ci.runs import RunRequest
+from tests.interrupts import Never
 
 # Three cards, of which the third cannot be opened and the second idles; what the first does is the test's to set.
 NVML = """
@@ -143,11 +144,6 @@ def test_without_a_driver_there_are_no_cards(build: Callable[..., Path], tmp_pat
     assert Cards.of_this_machine(str(tmp_path / "missing.so")) is None
     assert Cards.of_this_machine("libc.so.6") is None
     assert Cards.of_this_machine(str(build("-UFAIL", "-DFAIL=9"))) is None
-
-
-class Never:
-    def requested(self) -> bool:
-        return False
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nobody tells the CPU time of a tree there")

@@ -27,6 +27,7 @@ from autoresearch_ci.executors.image import Image
 from autoresearch_ci.executors.owner import Owner
 from autoresearch_ci.experiment import Ending, Run
 from autoresearch_ci.runs import RunRequest
+from tests.interrupts import Never
 
 SESSION = "container-tests"
 MEMORY = 256 * 2**20
@@ -34,13 +35,6 @@ if sys.platform == "win32":
     UNIX = -1
 else:
     UNIX = socket.AF_UNIX
-
-
-class Never:
-    """Nobody asks to stop."""
-
-    def requested(self) -> bool:
-        return False
 
 
 class When:

@@ -82,6 +82,14 @@ def test_a_branch_without_commits_needs_no_pull_request(forge: Forge, checkout: 
     assert forge.api.pulls == {}
 
 
+def end(forge: Forge, how: str) -> None:
+    """A person closes or merges the only pull request."""
+    if how == "close":
+        forge.api.close_pull(1)
+    else:
+        forge.api.merge_pull(1, squash=how == "squash")
+
+
 @pytest.mark.parametrize("how", ["close", "merge", "squash"])
 def test_a_pull_request_that_a_person_ended_stays_ended(
     forge: Forge, checkout: Checkout, github: GitHubForge, how: str
@@ -89,10 +97,7 @@ def test_a_pull_request_that_a_person_ended_stays_ended(
     """Closed or merged, it is not opened again and no other one is made; the outcome shows it."""
     checkout.push_branch(BRANCH)
     publish(github)
-    if how == "close":
-        forge.api.close_pull(1)
-    else:
-        forge.api.merge_pull(1, squash=how == "squash")
+    end(forge, how)
     checkout.push_branch(BRANCH, BRANCH, text="LEARNING_RATE = 0.2\n")
     result = publish(github, body="newer")
     assert (result.number, result.operation) == (1, Operation.NONE)
@@ -109,10 +114,7 @@ def test_a_new_branch_of_an_old_name_gets_its_own_pull_request(
     """A tag is used again after its branch was deleted: what was closed or merged then does not silence it."""
     checkout.push_branch(BRANCH)
     publish(github)
-    if how == "close":
-        forge.api.close_pull(1)
-    else:
-        forge.api.merge_pull(1, squash=how == "squash")
+    end(forge, how)
     checkout.git("push", "--quiet", "origin", f":{BRANCH}")
     checkout.git("fetch", "--quiet", "origin")
     checkout.push_branch(BRANCH, text="LEARNING_RATE = 0.3\n")

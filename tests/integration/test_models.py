@@ -12,6 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -21,7 +23,7 @@ from autoresearch_ci.experiment import Usage
 from autoresearch_ci.proposers.models import Message, ModelFailed, Question
 from autoresearch_ci.proposers.models.connecting import connect
 from autoresearch_ci.proposers.models.endpoint import Endpoint
-from tests.models.server import ModelServer, Reply, error, in_turn
+from tests.models.server import ModelServer, Reply, Request, error, in_turn
 
 Speaks = Literal["openai", "anthropic"]
 KEY = "sk-secret-0123456789abcdef"
@@ -70,6 +72,25 @@ def test_a_streamed_answer(server: ModelServer, speaks: Speaks) -> None:
     assert KEY in (headers.get("x-api-key") or headers["authorization"])
     if speaks == "anthropic":
         assert request.body["system"][0]["cache_control"] == {"type": "ephemeral"}
+
+
+def test_several_questions_at_once(server: ModelServer, speaks: Speaks) -> None:
+    """Each has its own answer and its own usage; a parameter that all of them are refused for is left out by all of them."""
+
+    def answer(request: Request) -> Reply:
+        if request.body.get("stream"):
+            return replace(error(400, "unknown parameter: stream", param="stream"), wait_s=0.5)
+        return Reply(f"to {request.last}", usage=(int(request.last), 1))
+
+    server.answers = answer
+    made = model(server, speaks)
+    questions = [replace(QUESTION, messages=(Message("user", f"{number}"),)) for number in range(1, 5)]
+    with ThreadPoolExecutor(len(questions)) as pool:
+        answers = list(pool.map(made.ask, questions))
+    assert [each.text for each in answers] == ["to 1", "to 2", "to 3", "to 4"]
+    assert [each.usage for each in answers] == [
+        Usage(calls=2, input_tokens=number, output_tokens=1) for number in range(1, 5)
+    ]
 
 
 def test_an_endpoint_that_does_not_stream(server: ModelServer, speaks: Speaks) -> None:

@@ -23,18 +23,9 @@ from autoresearch_ci.executors.native import NativeExecutor
 from autoresearch_ci.experiment import Ending, Run
 from autoresearch_ci.runs import RunRequest
 from autoresearch_ci.workspace.commands import Git, Output
+from tests.interrupts import After
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the scripts use POSIX sessions and signals")
-
-
-class After:
-    """An interrupt that comes `delay_s` after it was made; by default never."""
-
-    def __init__(self, delay_s: float = 1e9) -> None:
-        self.at = time.monotonic() + delay_s
-
-    def requested(self) -> bool:
-        return time.monotonic() >= self.at
 
 
 class Bench:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from autoresearch_ci.executors.native import NativeExecutor
-from tests.integration.test_native import After, Bench
+from tests.integration.test_native import Bench
+from tests.interrupts import After
 from tests.project import Project
 
 if sys.platform != "linux":

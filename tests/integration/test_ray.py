@@ -27,6 +27,7 @@ from autoresearch_ci.executors.ray_messages import Setup, Wanted
 from autoresearch_ci.experiment import Ending, Run
 from autoresearch_ci.platforms import PROBE, parse_probe
 from autoresearch_ci.runs import RunRequest
+from tests.interrupts import After
 
 ray = pytest.importorskip("ray")
 if sys.platform != "linux":
@@ -35,16 +36,6 @@ if sys.platform != "linux":
 PACKAGE = str(Path(autoresearch_ci.__file__).parents[1])
 SECRET = "never-to-be-seen-" + "7f3a"
 NODES = 3
-
-
-class After:
-    """An interrupt that comes `delay_s` after it was made; by default never."""
-
-    def __init__(self, delay_s: float = 1e9) -> None:
-        self.at = time.monotonic() + delay_s
-
-    def requested(self) -> bool:
-        return time.monotonic() >= self.at
 
 
 class Bench:

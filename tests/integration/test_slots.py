@@ -29,6 +29,7 @@ from autoresearch_ci.experiment import Ending
 from autoresearch_ci.runs import RunRequest
 from autoresearch_ci.slots import Slot
 from tests.integration.test_native import daemon
+from tests.interrupts import Never
 
 
 def affinity() -> list[int]:
@@ -46,13 +47,6 @@ pytestmark = [
 MIB = 2**20
 SOON_S = 20.0
 PR_GET_DUMPABLE, PR_GET_CHILD_SUBREAPER = 3, 37  # linux/prctl.h
-
-
-class Never:
-    """Nobody asks to stop."""
-
-    def requested(self) -> bool:
-        return False
 
 
 class Side:

@@ -22,6 +22,7 @@ from autoresearch_ci.workspace import Reduced, Remote, Workspace, inspect_reposi
 from autoresearch_ci.workspace.commands import Git
 from tests.forge.fixtures import Checkout
 from tests.integration.conftest import BOT, SCRIPT, history_of
+from tests.interrupts import Never
 
 Open = Callable[..., Workspace]
 LINE = st.sampled_from(["A = 1", "B = 2", "if True: pass", "# note", "", "print('é')"])
@@ -94,11 +95,6 @@ class Exporting:
         total = sum(float(line.split(" = ")[1]) for line in lines if " = " in line)
         request.log.write_text(f"loss: {total}\n")
         return Run(ending=Ending.EXITED, exit_code=0, wall_s=1.0)
-
-
-class Never:
-    def requested(self) -> bool:
-        return False
 
 
 def keeps(workspace: Workspace, scripts: Sequence[str], *, report: bool = False) -> History:

@@ -20,6 +20,7 @@ from autoresearch_ci.experiment import Ending, Run
 from autoresearch_ci.platforms import Detection, Platform, adjustments
 from autoresearch_ci.runs import Interrupt, RunRequest
 from autoresearch_ci.settings import Settings
+from tests.interrupts import Never
 
 LOG = (
     'noise\n\nCANARY {"attempts": ["a", "b", "c"]}\n\nCANARY {"attempt": "a", "managed": false, "detail": "no"}\n'
@@ -78,11 +79,6 @@ class Scripted:
 
     def probe(self, script: str) -> str:
         raise NotImplementedError
-
-
-class Never:
-    def requested(self) -> bool:
-        return False
 
 
 def place(executor: Environment) -> Place:

@@ -29,6 +29,7 @@ from autoresearch_ci.report.page import page
 from autoresearch_ci.report.summary import summary
 from autoresearch_ci.settings import load, read_environment, read_file
 from autoresearch_ci.tripwires import tripped
+from tests.interrupts import Never
 from tests.unit.histories import history
 
 MANY = 10_000
@@ -112,13 +113,6 @@ def test_any_log_is_read(data: bytes) -> None:
     assert len(reading.last_line) <= metrics.MAX_LINE
     assert not re.search(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", reading.last_line)
     json.dumps(reading.metric, allow_nan=False)
-
-
-class Never:
-    """Nobody asks to stop."""
-
-    def requested(self) -> bool:
-        return False
 
 
 @some

@@ -70,15 +70,17 @@ class OneByOne(Crew):
     """Ends one thing in flight at a time: the one that the test says."""
 
     order: Iterator[int]
+    most_made: int  # at the same time
 
-    def __init__(self, slots: Sequence[Slot], halt: Callable[[], None]) -> None:
-        super().__init__(slots, halt)
+    def __init__(self, slots: Sequence[Slot], halt: Callable[[], None], authors: int = 1) -> None:
+        super().__init__(slots, halt, authors)
         self._pool.shutdown()
-        self._author.shutdown()
-        self.lazy = self._pool = self._author = Lazy()  # type: ignore[assignment]
+        self._authors.shutdown()
+        self.lazy = self._pool = self._authors = Lazy()  # type: ignore[assignment]
 
     def _done(self) -> list[Future[Any]]:
-        in_flight: list[Future[Any]] = [*self._trials, *([self._making] if self._making else [])]
+        OneByOne.most_made = max(self.most_made, self.being_made)
+        in_flight: list[Future[Any]] = [*self._trials, *self._makings]
         chosen = in_flight[next(self.order, 0) % len(in_flight)]
         self.lazy.finish(chosen)
         return [chosen] if chosen in self._trials else []
@@ -95,6 +97,7 @@ class Knobs:
         self.slots: list[int] = []
         self.fail: Callable[[str], Exception | None] = lambda _: None
         self.pending: list[int] = []
+        self.ahead: list[int] = []
 
     def run(self, request: RunRequest, interrupt: Interrupt) -> Run:
         text = self.workspace.scripts[self.workspace.exported]
@@ -111,6 +114,7 @@ class Knobs:
 
     def propose(self, history: History, script: str) -> Proposal | None:
         self.pending.append(len(history.pending))
+        self.ahead.append(len(history.experiments) + len(history.pending) + history.being_made)
         if not self.moves:
             return None
         name, value = self.moves.pop(0)
@@ -150,11 +154,12 @@ class Bench:
         order: Sequence[int] = (),
         slots: int = 3,
         prefetch: int = 0,
+        authors: int = 1,
         noise: float = 0.0,
         limits: Limits = Limits(),
         interrupt: Hand | None = None,
     ) -> None:
-        OneByOne.order = iter(order)
+        OneByOne.order, OneByOne.most_made = iter(order), 0
         monkeypatch.setattr(session, "Crew", OneByOne)
         self.workspace = FakeWorkspace(SCRIPT)
         self.knobs = Knobs(self.workspace, moves, noise)
@@ -183,6 +188,7 @@ class Bench:
             patience=Patience(runs.interrupt),
             slots=tuple(Slot(number=number) for number in range(1, slots + 1)),
             prefetch=prefetch,
+            authors=authors,
             began=NOW,
             max_jump=1e9,
         )
@@ -203,6 +209,7 @@ moves_drawn = st.lists(st.tuples(st.sampled_from([*KNOBS, "CRASH"]), st.integers
     order=st.lists(st.integers(0, 9), max_size=80),
     slots=st.integers(1, 4),
     prefetch=st.integers(0, 2),
+    authors=st.integers(1, 3),
     noise=st.sampled_from([0.0, 0.3]),
 )
 def test_any_interleaving_is_a_serial_history(
@@ -212,13 +219,15 @@ def test_any_interleaving_is_a_serial_history(
     order: list[int],
     slots: int,
     prefetch: int,
+    authors: int,
     noise: float,
 ) -> None:
     """Whichever run ends first: the keeps are a chain, each better than the one before it by the judge's rule, by readings of
     itself and of its own parent; every row is at its place; and the record says all of it."""
     bench = Bench(
-        tmp_path_factory.mktemp("journal"), monkeypatch, moves, order=order, slots=slots, prefetch=prefetch, noise=noise
-    )
+        tmp_path_factory.mktemp("journal"), monkeypatch, moves, order=order, slots=slots, prefetch=prefetch, authors=authors,
+        noise=noise,
+    )  # fmt: skip
     try:
         history = bench.research()
     except ProposerError:  # too many of the moves change nothing, or were tried
@@ -437,3 +446,26 @@ def test_one_slot_is_the_serial_loop(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert all(not e.based_on for e in history.experiments)
     assert [e.number for e in history.of(Status.KEEP)] == [0, 1, 2, 3]
     assert not (bench.journal.folder / "logs" / "in-flight").exists()
+
+
+def test_several_authors_make_no_more_than_can_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is asked as the next in line, and with two experiments left two are asked, however many slots are free."""
+    moves = [("WIDTH", 90), ("DEPTH", 50), ("RATE", 60), ("HEADS", 70)]
+    bench = Bench(
+        tmp_path, monkeypatch, moves, slots=3, prefetch=1, authors=3, limits=Limits(max_iterations=2), order=[1, 0, 1]
+    )
+    history = bench.research()
+    assert len(history.tried) == 2
+    assert sorted(bench.knobs.ahead) == [1, 2]
+    assert "not tried any more" not in bench.err.getvalue()
+
+
+@pytest.mark.parametrize(("slots", "prefetch", "most"), [(1, 0, 1), (1, 1, 2), (2, 1, 3), (4, 1, 3)])
+def test_several_authors_make_what_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slots: int, prefetch: int, most: int
+) -> None:
+    """One for each free slot and those in advance, by three authors at most."""
+    moves = [(name, value) for value in (90, 80, 70) for name in KNOBS]
+    bench = Bench(tmp_path, monkeypatch, moves, slots=slots, prefetch=prefetch, authors=3)
+    assert len(bench.research().tried) > 3
+    assert OneByOne.most_made == most

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import tenacity
@@ -129,7 +129,8 @@ class _Again(Exception):  # noqa: N818
 class Endpoint:
     """A model at an address; matches the `Model` protocol. `key`: never said in a reason. `timeout_s`: for all tries together.
 
-    A model that refuses to answer, or whose answer a filter held back, gives an answer with an empty text.
+    A model that refuses to answer, or whose answer a filter held back, gives an answer with an empty text. Any number of threads may
+    ask.
     """
 
     dialect: Dialect
@@ -138,13 +139,15 @@ class Endpoint:
     key_variable: str
     timeout_s: float
     interrupted: Callable[[], bool] = lambda: False
-    _left_out: set[str] = field(default_factory=set)
+    _left_out: set[str] = field(default_factory=set)  # what is known of the endpoint: all questions share it
     _usage: Usage = field(default_factory=Usage)
     _last: str = ""
 
     def ask(self, question: Question, /) -> Answer:
         """The answer. ModelFailed when there is none in time, the endpoint refuses, or a person wants to stop."""
-        self._usage, self._last = Usage(), ""
+        return replace(self, _usage=Usage(), _last="")._answered(question)
+
+    def _answered(self, question: Question) -> Answer:
         # Not `asyncio.run`: that waits for the threads of the resolver, and a name server that hangs would hold up Ctrl-C.
         loop = asyncio.new_event_loop()
         # The generators of the HTTP library, left in the middle, close one another twice; nobody needs to read of it.
@@ -178,10 +181,11 @@ class Endpoint:
         errors: tuple[type[Exception], ...] = (TooLong, NoModel, Malformed, _Cut, *self.dialect.errors())
         while True:
             self._usage += Usage(calls=1)
+            left_out = frozenset(self._left_out)
             try:
-                return await self._read(question)
+                return await self._read(question, left_out)
             except errors as error:
-                unknown = self._unknown_parameter(error)
+                unknown = self._unknown_parameter(error, left_out)
                 if unknown:
                     self._left_out.add(unknown)
                     continue
@@ -191,10 +195,10 @@ class Endpoint:
                     raise again.failure from error
                 raise again from error
 
-    async def _read(self, question: Question) -> Answer:
+    async def _read(self, question: Question, left_out: frozenset[str]) -> Answer:
         heard = _Heard()
         try:
-            async with aclosing(self.dialect.say(question, frozenset(self._left_out))) as pieces:
+            async with aclosing(self.dialect.say(question, left_out)) as pieces:
                 async for piece in pieces:
                     heard.add(piece)
         finally:
@@ -203,11 +207,11 @@ class Endpoint:
             raise _Cut
         return Answer("".join(heard.parts), self._usage, truncated=heard.finish in AT_LIMIT)
 
-    def _unknown_parameter(self, error: Exception) -> str:
+    def _unknown_parameter(self, error: Exception, left_out: frozenset[str]) -> str:
         """The optional parameter that this refusal is about; empty when it is about something else."""
         if getattr(error, "status_code", None) not in REFUSED:
             return ""
-        optional = self.dialect.optional(frozenset(self._left_out))
+        optional = self.dialect.optional(left_out)
         body = getattr(error, "body", None)
         named = body.get("param") if isinstance(body, dict) else None
         if named in optional:

@@ -1,0 +1,251 @@
+"""Several proposals made at the same time: models think beside one another, and nothing else happens beside anything."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from autoresearch_ci.console import Console
+from autoresearch_ci.crew import Crew, Making
+from autoresearch_ci.errors import ProposerError
+from autoresearch_ci.experiment import Category, Direction, Evidence, History, Proposal, Status, Usage, Verdict
+from autoresearch_ci.proposals import Floor, Gate, Proposals, Proposer
+from autoresearch_ci.proposers.budget import Budget
+from autoresearch_ci.proposers.directions import CATEGORIES, Courses, Mode, next_course
+from autoresearch_ci.proposers.hybrid import HybridProposer
+from autoresearch_ci.proposers.line import Line
+from autoresearch_ci.proposers.llm import LLMProposer
+from autoresearch_ci.proposers.models import Answer, Question
+from autoresearch_ci.proposers.prompt import Prompts
+from autoresearch_ci.proposers.search import SearchProposer
+from autoresearch_ci.slots import Slot
+from tests.unit.histories import experiment, history
+from tests.unit.test_session import FakeWorkspace, Hand
+
+SCRIPT = "LEARNING_RATE = 0.1\nWIDTH = 64\nprint('val_bpb:', LEARNING_RATE * WIDTH)\n"
+HISTORY = history((1.0, Status.KEEP))
+MISSED = replace(HISTORY, experiments=(*HISTORY.experiments, experiment(
+    1, 0.99, Status.DISCARD, verdict=Verdict(status=Status.DISCARD, reason="not sure", evidence=Evidence(
+        gain=0.01, standard_error=0.005, needed=0.02, runs=2, incumbent_runs=2, noise=0.01, degrees=2)),
+)))  # fmt: skip
+AT_ONCE = 4
+LOST_S = 20.0  # after which the test has failed
+
+
+def answered(old: str, new: str, category: str = "optimizer") -> Answer:
+    text = (
+        f"HYPOTHESIS: it may help\nCATEGORY: {category}\nDESCRIPTION: {new}\n\n```python\n<<<<<<< SEARCH\n{old}\n=======\n{new}\n"
+        ">>>>>>> REPLACE\n```"
+    )
+    return Answer(text, Usage(calls=1, input_tokens=1000, output_tokens=100))
+
+
+@dataclass
+class Together:
+    """A model that answers nobody before so many have asked."""
+
+    asking: int
+    answer: Callable[[int, Question], Answer]
+    asked: list[Question] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.all_there = threading.Barrier(self.asking)
+
+    def ask(self, question: Question) -> Answer:
+        self.asked.append(question)
+        number = len(self.asked)
+        if number <= self.asking:
+            self.all_there.wait(LOST_S)
+        return self.answer(number, question)
+
+
+def llm(model: Together, floor: Floor, gate: Gate, **values: Any) -> LLMProposer:
+    prompts = Prompts(
+        script_name="train.py", metric="val_bpb", direction=Direction.MINIMIZE, time_budget_s=60, scope="all",
+        tokens=8000, log=lambda _: "",
+    )  # fmt: skip
+    defaults: dict[str, Any] = {"budget": Budget()}
+    return LLMProposer(model=model, name="big", gate=gate, prompts=prompts, floor=floor, **{**defaults, **values})
+
+
+def proposals(proposer: Proposer, floor: Floor, gate: Gate) -> Proposals:
+    workspace = FakeWorkspace(SCRIPT)
+    workspace.scripts |= {each.commit: SCRIPT for each in MISSED.experiments}
+    return Proposals(
+        proposer=proposer, gate=gate, relieve=lambda _: None, workspace=workspace, console=Console(io.StringIO(), io.StringIO()),
+        interrupt=Hand(), floor=floor,
+    )  # fmt: skip
+
+
+def all_at_once(made: Proposals, times: int = AT_ONCE, seen: History = HISTORY) -> list[Proposal]:
+    with ThreadPoolExecutor(times) as pool:
+        asked = [pool.submit(made.following, replace(seen, being_made=number)) for number in range(times)]
+        return [proposal for each in asked if (proposal := each.result(LOST_S)) is not None]
+
+
+def test_models_think_at_the_same_time() -> None:
+    """All four questions are out before the first answer comes, each points another way and tells of the others."""
+    floor, gate = Floor(), Gate()
+    model = Together(AT_ONCE, lambda number, _: answered("WIDTH = 64", f"WIDTH = {64 + number}"))
+    author = llm(model, floor, gate)
+    made = all_at_once(proposals(author, floor, gate))
+    assert len({proposal.script for proposal in made}) == AT_ONCE
+    tasks = [question.messages[0].text for question in model.asked]
+    assert [task.count("somebody else thinks of something in this direction") for task in tasks] == [0, 1, 2, 3]
+    for task, category in zip(tasks, CATEGORIES, strict=True):
+        assert f"A direction worth a look: {category.value}" in task
+    assert author.courses.taken == []
+
+
+def test_the_same_idea_twice_is_one() -> None:
+    """Two models that have the same idea at the same moment: the second one is told that it was tried, and thinks again."""
+    floor, gate = Floor(), Gate()
+    model = Together(2, lambda number, _: answered("WIDTH = 64", "WIDTH = 96" if number <= 2 else "WIDTH = 128"))
+    made = all_at_once(proposals(llm(model, floor, gate), floor, gate), 2)
+    assert {proposal.parameters["to WIDTH"] for proposal in made} == {96, 128}
+    assert "it was tried before" in model.asked[2].messages[-1].text
+
+
+def test_what_is_in_flight_is_as_good_as_spent() -> None:
+    """`max-calls` of 2 and four that want to ask at once: two do, and the search goes on for the others."""
+    floor, gate = Floor(), Gate()
+    model = Together(2, lambda number, _: answered("WIDTH = 64", f"WIDTH = {64 + number}"))
+    budget = Budget(max_calls=2)
+    line = Line(llm(model, floor, gate, budget=budget), SearchProposer(Direction.MINIMIZE, gate=gate))
+    made = all_at_once(proposals(line, floor, gate))
+    assert sorted(proposal.proposer for proposal in made) == ["llm", "llm", "search", "search"]
+    assert budget.spent.calls == len(model.asked) == 2
+    assert len({proposal.script for proposal in made}) == AT_ONCE
+
+
+def test_tokens_and_dollars_in_flight() -> None:
+    """A call under way counts at its longest, and no longer than it lasts; a run of an agent as the dearest one so far."""
+    budget = Budget(max_tokens=10_000, max_cost=1.0, price_input=1.0, price_output=100.0)
+    assert budget.refusal(4000, 5000) == ""
+    with budget.in_flight(Usage(calls=1, input_tokens=3000, output_tokens=2000)):
+        assert "`max-tokens` 10000 would be passed" in budget.refusal(4000, 5000)
+        assert budget.refusal(4000, 1000) == ""
+        with budget.in_flight(Usage(calls=1, output_tokens=900, cost=0.75)):
+            assert "`max-cost` 1 would be passed: 0.953 is spent" in budget.refusal(100, 1000)
+    assert budget.refusal(4000, 5000) == ""
+    agents = Budget(max_cost=1.0)
+    for cost in (0.2, 0.4, 0.1):
+        agents.add(Usage(calls=3, cost=cost))
+    assert agents.dearest.cost == 0.4
+    with agents.in_flight(agents.dearest):
+        assert "would be passed" in agents.refusal(0, 0)
+
+
+def test_hybrid_gives_the_model_its_share_of_what_is_made_at_once() -> None:
+    """Proposals that are asked for in one instant have different numbers: half of eight are the model's."""
+    floor, gate = Floor(), Gate()
+    model = Together(4, lambda number, _: answered("WIDTH = 64", f"WIDTH = {1000 + number}"))
+    hybrid = HybridProposer(SearchProposer(Direction.MINIMIZE, gate=gate), llm(model, floor, gate), share=0.5)
+    made = all_at_once(proposals(hybrid, floor, gate), 8)
+    assert sorted(proposal.proposer for proposal in made) == ["llm"] * 4 + ["search"] * 4
+
+
+def test_nobody_else_has_the_floor() -> None:
+    """What proposers share is looked at and changed by one of them at a time; only thinking is done beside one another."""
+    floor, gate = Floor(), Gate()
+    inside, most, thinking = 0, 0, threading.Barrier(AT_ONCE)
+
+    class Watched:
+        def propose(self, _history: History, script: str) -> Proposal:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            time.sleep(0.01)
+            inside -= 1
+            with floor.left():
+                number = thinking.wait(LOST_S)
+            inside += 1
+            most = max(most, inside)
+            time.sleep(0.01)
+            inside -= 1
+            return Proposal(script=f"{script}A = {number}\n", description="more", category=Category.OTHER)
+
+    assert len(all_at_once(proposals(Watched(), floor, gate))) == AT_ONCE
+    assert most == 1
+
+
+def test_the_floor_is_free_after_an_error() -> None:
+    """However somebody leaves it; and who works alone need not have it."""
+    floor = Floor()
+    with floor.left():
+        pass
+    with pytest.raises(ValueError, match="lost"), floor.held(), floor.left():
+        raise ValueError("lost")
+    with ThreadPoolExecutor(1) as pool:
+
+        def take() -> bool:
+            with floor.held():
+                return True
+
+        assert pool.submit(take).result(LOST_S)
+
+
+def test_who_is_sent_after_a_keep() -> None:
+    """One goes near what was just kept, and the others where little was tried; what waits counts as tried as well."""
+    kept = history((1.0, Status.KEEP), (0.9, Status.KEEP))
+    courses = Courses("all", 9)
+    with courses.next(kept) as first, courses.next(kept) as second, courses.next(kept) as third:
+        assert [first.mode, second.mode, third.mode] == [Mode.NEAR, Mode.SUGGESTED, Mode.SUGGESTED]
+        assert second.category is not third.category
+    waiting = Proposal(script="", description="wider", category=Category.ARCHITECTURE)
+    assert next_course(HISTORY, stuck_after=9).category is Category.ARCHITECTURE
+    assert next_course(replace(HISTORY, pending=(waiting,)), stuck_after=9).category is Category.OPTIMIZER
+
+
+def test_a_near_miss_is_tried_again_once() -> None:
+    """Two that have nothing new at the same time do not repeat the same experiment."""
+
+    class Nothing:
+        def propose(self, _history: History, _script: str) -> None:
+            return None
+
+    assert len(all_at_once(proposals(Nothing(), Floor(), Gate()), 2, MISSED)) == 1
+
+
+@contextmanager
+def crew(authors: int) -> Iterator[Crew]:
+    with Crew([Slot()], lambda: None, authors) as made:
+        yield made
+
+
+def test_a_crew_makes_several() -> None:
+    """Each proposal comes once, with what it was asked for; an error ends none of the others."""
+    gate = threading.Event()
+
+    def late() -> Proposal:
+        assert gate.wait(LOST_S)
+        return Proposal(script="late", description="late", category=Category.OTHER)
+
+    def fails() -> Proposal:
+        raise ProposerError("out of ideas", hint="")
+
+    with crew(3) as made:
+        made.make(Making(late, "one", 1))
+        made.make(Making(fails, "two", 2))
+        made.make(Making(lambda: None, "three", 3))
+        assert made.being_made == 3
+        found: list[tuple[Making, Proposal | None]] = []
+        while made.being_made > 1:
+            assert list(made.decided()) == []
+            found += made.made()
+        assert [(making.commit, making.experiments, proposal) for making, proposal in found] == [("three", 3, None)]
+        assert isinstance(made.error, ProposerError)
+        gate.set()
+        while not made.is_idle:
+            assert list(made.decided()) == []
+            found += made.made()
+        assert found[-1][0].commit == "one"
+        assert found[-1][1] is not None
