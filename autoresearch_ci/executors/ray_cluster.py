@@ -10,6 +10,7 @@ import importlib.util
 import math
 import re
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import autoresearch_ci
 from autoresearch_ci.errors import AutoresearchError, MachineError, SettingsError
+from autoresearch_ci.executors import ray_exports
 from autoresearch_ci.executors.environment import USER_VARIABLES, WINDOWS_VARIABLES
 from autoresearch_ci.executors.process_tree import unreadable
 from autoresearch_ci.executors.ray_child import Child, GoneError
@@ -107,6 +109,7 @@ class RayExecutor:
         self._join_s = join_s
         self._child: Child | None = None
         self._joining = threading.Lock()
+        self._prepared: tuple[RunRequest, bytes] | None = None  # what to prepare nodes by, and the tree that it needs
         self._ours = ExitStack()  # what is given back at the end
         self.ready = Ready(slots=0, kind="native", device_class="", says="")
 
@@ -135,7 +138,8 @@ class RayExecutor:
         return self._made("run", request, interrupt)
 
     def prepare(self, request: RunRequest, interrupt: Interrupt) -> Run:
-        """Runs the user's `prepare` command once on every node: each has its own data cache."""
+        """Runs the user's `prepare` command once on every node: each has its own data cache. Again on a cluster that comes back."""
+        self._prepared = request, ray_exports.pack(request.tree)
         return self._made("prepare", request, interrupt)
 
     def probe(self, script: str) -> str:
@@ -182,6 +186,7 @@ class RayExecutor:
                     return self._child
                 try:
                     self._join()
+                    self._prepare_again(interrupt)
                 except (MachineError, SettingsError) as error:  # its nodes come one after another
                     if time.monotonic() >= deadline:
                         raise MachineError(
@@ -218,6 +223,27 @@ class RayExecutor:
             raise
         assert isinstance(ready, Ready)
         self.ready = self.ready if self.ready.slots else ready
+
+    def _prepare_again(self, interrupt: Interrupt) -> None:
+        """Brings the nodes to where those were that the cluster had before it was lost; leaves it when that fails."""
+        if self._prepared is None or self._child is None:
+            return
+        request, packed = self._prepared
+        log = request.log.with_suffix(".again.log")
+        with tempfile.TemporaryDirectory(prefix="autoresearch-ci-prepare-") as folder:
+            tree = Path(folder, "tree")
+            ray_exports.unpack(packed, tree)
+            again = replace(request, tree=tree, log=log, variables=dict(request.variables))
+            try:
+                run = self._child.wait(self._child.ask("prepare", request=again), None, interrupt)
+            except GoneError as error:
+                self._leave()
+                raise MachineError("the cluster was lost again", hint="look at its head with `ray status`") from error
+        assert isinstance(run, Run)
+        if run.ending is not Ending.EXITED or run.exit_code != 0:
+            self._leave()
+            raise MachineError("`prepare` failed on the cluster that came back", hint=f"see {log}")
+        log.unlink(missing_ok=True)
 
     def _leave(self) -> None:
         if self._child is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -28,6 +29,7 @@ from autoresearch_ci.experiment import Ending, Run
 from autoresearch_ci.platforms import PROBE, parse_probe
 from autoresearch_ci.runs import RunRequest
 from tests.interrupts import After
+from tests.project import wait_for
 
 ray = pytest.importorskip("ray")
 if sys.platform != "linux":
@@ -386,3 +388,136 @@ def test_a_head_that_dies(bench: Bench, cluster: Any, tmp_path: Path) -> None:
             running.result(120)
     assert caught.value.exit_code == 4
     assert "the session goes on with the same command" in caught.value.hint
+
+
+class Head:
+    """A head with one node, started as people do, at the same address each time."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.folder, self.options = folder, options
+        self.process: psutil.Popen | None = None
+
+    def start(self) -> None:
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=1"]
+        command += [
+            f"--port={self.address.split(':')[1]}",
+            "--node-ip-address=127.0.0.1",
+            "--include-dashboard=false",
+            *self.options,
+        ]
+        with (self.folder / "head.log").open("ab") as log:
+            self.process = psutil.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def kill(self) -> None:
+        """As when the machine loses its power."""
+        if self.process is None:
+            return
+        for process in [*self.process.children(recursive=True), self.process]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(20)
+
+
+@pytest.fixture
+def head(home: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Head]:
+    """With the options that a test names."""
+    made = Head(tmp_path, *getattr(request, "param", ()))
+    made.start()
+    try:
+        wait_for(lambda: answers(made.address))
+        yield made
+    finally:
+        made.kill()
+
+
+def answers(address: str) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", int(address.split(":")[1])), timeout=1):
+        return True
+    return False
+
+
+def test_a_head_that_comes_back(head: Head, tmp_path: Path) -> None:
+    """What ran when it was lost is made again, once it is back and its nodes, which may be others, are prepared again."""
+    bench = Bench(tmp_path, head.address, patience_s=90.0)
+    data = tmp_path / "cache" / "data"
+    script = "import os, pathlib, time; print(pathlib.Path(os.environ['AUTORESEARCH_CACHE'], 'data').read_text()); time.sleep(3)"
+    request = bench.request(script)
+    with bench.executor, ThreadPoolExecutor(1) as pool:
+        prepare = bench.request(
+            "import os, pathlib; pathlib.Path(os.environ['AUTORESEARCH_CACHE'], 'data').write_text('ready')", "p"
+        )
+        assert bench.executor.prepare(prepare, After()).exit_code == 0
+        shutil.rmtree(prepare.tree)  # as an export is removed after its run
+        running = pool.submit(bench.executor.run, request, After())
+        wait_for(lambda: request.log.exists() and "ready" in request.log.read_text())
+        head.kill()
+        data.unlink()
+        head.start()
+        run = running.result(180)
+    assert (run.ending, run.exit_code, request.log.read_text()) == (Ending.EXITED, 0, "ready\n")
+    assert 3 <= run.wall_s < 10
+    assert not list(tmp_path.glob("*.again.log"))
+
+
+def test_a_cluster_that_comes_back_and_cannot_be_prepared(head: Head, tmp_path: Path) -> None:
+    """No run is made where data is missing: the session ends as if the cluster were gone, and names the log."""
+    bench = Bench(tmp_path, head.address, patience_s=20.0)
+    with bench.executor:
+        fails_later = "import os, pathlib; pathlib.Path(os.environ['AUTORESEARCH_CACHE'], 'once').mkdir()"
+        assert bench.executor.prepare(bench.request(fails_later, "p"), After()).exit_code == 0
+        head.kill()
+        head.start()
+        with pytest.raises(MachineError, match="`prepare` failed on the cluster that came back") as caught:
+            bench.run("")
+    assert caught.value.exit_code == 4
+    assert "p.again.log" in caught.value.hint
+    assert "FileExistsError" in (tmp_path / "p.again.log").read_text()
+
+
+# Ray goes on in files when its memory is full, so a full store is one whose disk is full as well.
+SMALL = (
+    "--object-store-memory=80000000",
+    '--system-config={"automatic_object_spilling_enabled":false,"local_fs_capacity_threshold":0.0}',
+)
+FILL = """
+import os, sys, time, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+held = []
+try:
+    while True:
+        held.append(ray.put(os.urandom(2**20)))
+except ray.exceptions.OutOfDiskError:
+    print("full", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("head", [SMALL], indirect=True)
+def test_an_object_store_that_is_full(head: Head, tmp_path: Path) -> None:
+    """Of others' objects: what cannot be sent is tried again, then the session ends so that it can go on; with room it does."""
+    bench = Bench(tmp_path, head.address)
+    request = bench.request("print('done')")
+    (request.tree / "large.bin").write_bytes(os.urandom(3 * 2**20))
+    command = [sys.executable, "-c", FILL, head.address]
+    with bench.executor, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as filling:
+        assert filling.stdout is not None
+        try:
+            assert filling.stdout.readline() == b"full\n"
+            with pytest.raises(MachineError, match="lost 4 times on the cluster: the object store is full") as caught:
+                bench.executor.run(request, After())
+        finally:
+            filling.kill()
+
+        def is_done() -> bool:
+            with suppress(MachineError):  # Ray takes its time to notice that whose objects they are has gone
+                return bench.executor.run(request, After()).exit_code == 0
+            return False
+
+        wait_for(is_done)
+    assert caught.value.exit_code == 4
+    assert "goes on with the same command" in caught.value.hint
+    assert request.log.read_text() == "done\n"
