@@ -30,7 +30,7 @@ class Making:
 
 
 class Crew:
-    """Makes the runs that trials want, each in its slot, and proposals, by `authors` threads.
+    """Makes the runs that trials want, each in its slot, and proposals, of which up to `authors` shall be made at the same time.
 
     Whoever makes proposals also mends them. A context manager: leaving it by an error calls `halt`,
     and in any case what is under way is waited for. `error`: the first one that came of a run or a proposal; what else is in flight
@@ -42,7 +42,9 @@ class Crew:
         self.error: AutoresearchError | None = None
         self._halt = halt
         self._pool = ThreadPoolExecutor(len(slots), thread_name_prefix="slot")
-        self._authors = ThreadPoolExecutor(authors, thread_name_prefix="proposer")
+        self._authors = ThreadPoolExecutor(
+            authors + len(slots), thread_name_prefix="proposer"
+        )  # who mends need not wait
         self._trials: dict[Future[Any], tuple[Trial, Steps]] = {}
         self._makings: dict[Future[Proposal | None], Making] = {}
 
@@ -74,7 +76,7 @@ class Crew:
         return not self._trials and not self._makings
 
     def make(self, making: Making) -> None:
-        """Starts to make a proposal, as soon as an author is free."""
+        """Starts to make a proposal."""
         self._makings[self._authors.submit(making.ask)] = making
 
     def begin(self, trial: Trial) -> None:

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 from autoresearch_ci import source
 from autoresearch_ci.console import Console
@@ -21,6 +22,9 @@ from autoresearch_ci.sketches import left_out, unreadable
 NOTHING: Final = Usage()
 MAX_REFUSALS: Final = 20  # proposals refused in a row before the proposer counts as failed
 MAX_DECLINED: Final = 3  # and how often one may say that it has none now
+LOOK_S: Final = 0.5  # how often whoever waits for others looks whether a person wants to stop
+
+_Made = TypeVar("_Made")
 
 
 class Declined(Exception):  # noqa: N818 - an answer, not an error
@@ -36,13 +40,17 @@ class Declined(Exception):  # noqa: N818 - an answer, not an error
         self.notes = notes
 
 
+class TooEarly(Exception):  # noqa: N818
+    """A proposer cannot say before another proposal is made that is being made now. It is asked again then."""
+
+
 class Proposer(Protocol):
     """What makes proposals."""
 
     def propose(self, history: History, script: str) -> Proposal | None:
         """The next proposal, a change of `script` (the incumbent's text); None when nothing is left to try.
 
-        Raises Declined when there is none now, and ProposerError when there will never be one.
+        Raises Declined when there is none now, TooEarly, and ProposerError when there will never be one.
         """
 
 
@@ -62,15 +70,18 @@ class Floor:
     or an agent is thinking. So what proposers share is looked at and changed by one of them at a time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._free = threading.Condition(threading.Lock())
         self._holder: int | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """This thread has it."""
-        with self._lock:
+        with self._free:
             self._holder = threading.get_ident()
-            yield
+            try:
+                yield
+            finally:
+                self._give_up()
 
     @contextmanager
     def left(self) -> Iterator[None]:
@@ -78,13 +89,23 @@ class Floor:
         if self._holder != threading.get_ident():
             yield
             return
-        self._holder = None
-        self._lock.release()
+        self._give_up()
+        self._free.release()
         try:
             yield
         finally:
-            self._lock.acquire()
+            self._free.acquire()
             self._holder = threading.get_ident()
+
+    def wait(self, timeout_s: float) -> None:
+        """Leaves it until somebody else has had it, or so long."""
+        self._give_up()
+        self._free.wait(timeout_s)
+        self._holder = threading.get_ident()
+
+    def _give_up(self) -> None:
+        self._holder = None
+        self._free.notify_all()
 
 
 class Repair(Protocol):
@@ -107,11 +128,20 @@ class Gate:
     vary: Mapping[str, Range] = field(default_factory=dict)
     _tried: set[str] = field(default_factory=set)
     _reserved: set[str] = field(default_factory=set)  # waits or runs
+    _admitting: threading.Lock = field(default_factory=threading.Lock)
 
     def remember(self, experiment: Experiment) -> None:
         """What was run is not tried again."""
         self._tried.add(experiment.fingerprint)
         self._tried.update(m.fingerprint for m in experiment.measurements)
+
+    def admit(self, text: str, script: str) -> str:
+        """As `refusal`, and reserves what is not refused: of two who come with the same at the same time one is told so."""
+        with self._admitting:
+            refusal = self.refusal(text, script)
+            if not refusal:
+                self.reserve(text)
+            return refusal
 
     def reserve(self, text: str) -> None:
         """What is about to be run is not proposed again, either. ValueError when it is not Python."""
@@ -188,7 +218,7 @@ class Proposals:
                 replace(history, dropped=()),
             )  # blind to the holdout; told once
             try:
-                proposal = self.proposer.propose(seen, script)
+                proposal = self._patiently(partial(self.proposer.propose, seen, script))
             except Declined as no:
                 usage, notes, declined = usage + no.usage, (*notes, *no.notes), declined + 1
                 if self.interrupt.requested():
@@ -203,11 +233,10 @@ class Proposals:
             if proposal is None:
                 return self._near_miss(history, incumbent)
             usage, notes = usage + proposal.usage, (*notes, *proposal.notes)
-            refusal = self.gate.refusal(proposal.script, script)
+            refusal = self.gate.admit(proposal.script, script)
             if not refusal:
                 for note in notes:
                     self.console.info(note)
-                self.gate.reserve(proposal.script)
                 return replace(proposal, usage=usage, notes=notes)
             notes = (*notes, f"refused `{proposal.description}` of {proposal.proposer}: {refusal}")
         raise ProposerError(
@@ -228,9 +257,21 @@ class Proposals:
             return proposal
         try:
             with self.floor.held():
-                return self.repair(script, proposal, reason, log)
+                mended = self._patiently(partial(self.repair, script, proposal, reason, log))
+                self.gate.reserve(mended.script)
+                return mended
         except Declined as no:
             return replace(proposal, usage=proposal.usage + no.usage, notes=(*proposal.notes, *no.notes))
+
+    def _patiently(self, ask: Callable[[], _Made]) -> _Made:
+        """What is asked for, asked again as long as it is too early. Declined when a person wants to stop."""
+        while True:
+            try:
+                return ask()
+            except TooEarly:
+                if self.interrupt.requested():
+                    raise Declined("interrupted") from None
+                self.floor.wait(LOOK_S)
 
     def _near_miss(self, history: History, incumbent: Experiment) -> Proposal | None:
         """What looked better than the incumbent but was not sure: once more, by fresh runs alone."""

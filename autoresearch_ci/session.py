@@ -146,12 +146,11 @@ class Loop:
 
     def _make_more(self, history: History, crew: Crew) -> None:
         """Has proposals made, as many as will be wanted: by free slots, or in advance."""
-        wanted = len(crew.free) + self.prefetch * len(self.slots)
+        wanted = len(crew.free) + self.prefetch * len(self.slots) - len(self._waiting)
         ahead = (*(trial.proposal for trial in crew.trials), *self._waiting.proposals)
-        while (coming := crew.being_made + len(self._waiting)) < wanted and crew.being_made < self.authors:
-            runs_before = 0 if coming < len(crew.free) else 1
-            over = self._is_over(history, crew, in_flight=len(ahead) + crew.being_made, runs_before=runs_before)
-            if over or self._nothing_at == len(history.experiments):
+        while crew.being_made < min(wanted, self.authors) and self._nothing_at != len(history.experiments):
+            runs_before = 0 if crew.being_made + len(self._waiting) < len(crew.free) else 1
+            if self._is_over(history, crew, in_flight=len(ahead) + crew.being_made, runs_before=runs_before):
                 return
             seen = replace(history, pending=ahead, dropped=self._waiting.dropped, being_made=crew.being_made)
             self._waiting.dropped = ()

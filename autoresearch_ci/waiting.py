@@ -56,12 +56,11 @@ class Waiting:
             now = self.workspace.script(incumbent.commit)
             self.gate.release(ready.proposal.script)
             script, why = carried(self.workspace.script(at), now, ready.proposal.script, self.merge)
-            why = why or self.gate.refusal(script, now)
+            why = why or self.gate.admit(script, now)
             if why:
                 self.dropped += (ready.proposal,)
                 self.console.info(f"dropped what waited, `{ready.proposal.description}`, for {incumbent.label}: {why}")
                 continue
-            self.gate.reserve(script)
             note = f"proposed for {ready.based_on[:7]}, put on {incumbent.label}"
             proposal = replace(ready.proposal, script=script, notes=(*ready.proposal.notes, note))
             still.append((Ready(proposal, ready.based_on), incumbent.commit))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from autoresearch_ci.cli.conclusion import in_repository
 from autoresearch_ci.cli.environment import Place
@@ -20,6 +21,8 @@ from autoresearch_ci.session import Loop
 from autoresearch_ci.slots import Slot
 from autoresearch_ci.stopping import Limits
 from autoresearch_ci.workspace import merged_script
+
+MAX_AUTHORS: Final = 8  # agents on this machine, or questions to one endpoint, at the same time
 
 
 def make_runs(console: Console, opened: Opened, place: Place, interrupt: Interrupt, files: Mapping[str, str]) -> Runs:
@@ -111,7 +114,7 @@ def make_loop(
         patience=proposing.patience,
         slots=slots,
         prefetch=settings.prefetch if proposing.takes_time else 0,
-        authors=len(slots) if proposing.takes_time else 1,
+        authors=min(len(slots), MAX_AUTHORS) if proposing.takes_time else 1,
         began=began,
         tell=tell,
     )

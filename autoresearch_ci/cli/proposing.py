@@ -94,7 +94,14 @@ class Preparation:
         if author is not None:
             proposer = Line(author, search)
         if self._plan.wishes or proposer is None:
-            proposer = QueueProposer(self._plan.wishes, script=self._script, gate=gate, author=author, then=proposer)
+            proposer = QueueProposer(
+                self._plan.wishes,
+                script=self._script,
+                gate=gate,
+                author=author,
+                then=proposer,
+                stopping=self._patience.requested,
+            )
         return Proposing(
             proposer=proposer,
             gate=gate,

@@ -81,16 +81,16 @@ class AgentProposer:
     def propose(self, history: History, script: str, *, wish: str = "", outlook: str = "") -> Proposal:
         """The agent's next change; Declined, with the reason, when it made none that may be run."""
         self.budget.begin(history)
-        if refusal := self.budget.refusal(0, 0):
+        if refusal := self.budget.refusal_of_agent():
             raise Declined(refusal, notes=(refusal,))
         others = tuple(self.courses.taken)
-        with self.courses.next(history) as course:
+        with self.courses.next(history, wish) as course:
             try:
                 task = self.prompts.task(history, script, course, wish=wish, outlook=outlook, others=others, form=None)
             except ValueError as error:
                 raise Declined(str(error)) from error
             text = self.prompts.system(None) + "\n" + task + "\n" + TASK.format(script=self.script_name)
-            with self.budget.in_flight(self.budget.dearest), self.floor.left():
+            with self.budget.in_flight(self.budget.expected), self.floor.left():
                 run, changed, problem, notes = self._worked(history, text)
         report = self.preset.report(run.output)
         usage = self.budget.add(report.usage)

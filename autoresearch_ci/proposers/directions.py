@@ -46,9 +46,12 @@ class Courses:
     taken: list[Course] = field(default_factory=list)
 
     @contextmanager
-    def next(self, history: History) -> Iterator[Course]:
-        """The next direction, taken meanwhile."""
+    def next(self, history: History, wish: str = "") -> Iterator[Course]:
+        """The next direction, taken meanwhile; but not by a person's wish, which goes its own way."""
         course = next_course(history, scope=self.scope, stuck_after=self.stuck_after, taken=self.taken)
+        if wish:
+            yield course
+            return
         self.taken.append(course)
         try:
             yield course

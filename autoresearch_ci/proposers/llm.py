@@ -60,7 +60,7 @@ class LLMProposer:
         self.budget.begin(history)
         form = self._form(script)
         others = tuple(self.courses.taken)
-        with self.courses.next(history) as course:
+        with self.courses.next(history, wish) as course:
             try:
                 task = self.prompts.task(history, script, course, wish=wish, outlook=outlook, others=others, form=form)
             except ValueError as error:

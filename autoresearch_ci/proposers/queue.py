@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from autoresearch_ci.errors import SettingsError
 from autoresearch_ci.experiment import Category, History, Proposal, Usage
 from autoresearch_ci.knobs import as_parameters, find_knobs, set_knobs
-from autoresearch_ci.proposals import Declined, Gate, Proposer
+from autoresearch_ci.proposals import Declined, Gate, Proposer, TooEarly
 from autoresearch_ci.proposers.changes import described, noted
 from autoresearch_ci.proposers.patches import DoesNotFit, apply_hunks
 from autoresearch_ci.proposers.plan import Wish
@@ -28,6 +28,7 @@ class Author(Protocol):
 class QueueProposer:
     """Proposes each wish once, then what `then` proposes (nothing when it is None); matches the `Proposer` protocol.
 
+    `stopping`: whether a person wants to stop, so that no further author is asked.
     Raises SettingsError at once when a wish cannot be fulfilled: words without an `author`, a patch that does not fit `script`, a
     change that the scope or the plan forbids.
     """
@@ -40,6 +41,7 @@ class QueueProposer:
         gate: Gate,
         author: Author | None = None,
         then: Proposer | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         for wish in wishes:
             _check(wish, script, gate, author)
@@ -47,6 +49,8 @@ class QueueProposer:
         self._gate = gate
         self._author = author
         self._then = then
+        self._stopping = stopping
+        self._is_read = False  # whether an author is at the words of a wish
         self._asked: set[str] = set()
         self._skipped: tuple[str, ...] = ()  # why wishes came to nothing, until somebody was told
         self._spent = Usage()  # on words that came to nothing
@@ -54,8 +58,11 @@ class QueueProposer:
     def propose(self, history: History, script: str) -> Proposal | None:
         """The next wish that was not asked for yet and may be run; the notes tell of those that were passed over.
 
-        Declined once at the end when wishes were passed over and nothing follows.
+        Declined once at the end when wishes were passed over and nothing follows. TooEarly as long as an author is at a wish: what
+        comes after it is proposed after it.
         """
+        if self._is_read:
+            raise TooEarly
         proposal = self._next_wish(history, script)
         if proposal is None and self._then is not None:
             proposal = self._then.propose(history, script)
@@ -74,12 +81,20 @@ class QueueProposer:
             self._asked.add(wish.text)
             if wish.is_words:
                 assert self._author is not None  # checked at the beginning
+                if self._stopping():
+                    raise Declined("interrupted")
+                self._is_read = True
                 try:
                     proposal = self._author.propose(history, script, wish=wish.text)
+                except TooEarly:
+                    self._asked.discard(wish.text)
+                    raise
                 except Declined as no:
                     self._spent += no.usage
                     self._skipped += (*no.notes, f"passed over `{clean(wish.text, 80)}`: {clean(no.reason, 200)}")
                     continue
+                finally:
+                    self._is_read = False
                 if proposal is not None:
                     return replace(proposal, parameters={**proposal.parameters, WISH: wish.text})
                 continue

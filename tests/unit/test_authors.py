@@ -17,14 +17,16 @@ from autoresearch_ci.console import Console
 from autoresearch_ci.crew import Crew, Making
 from autoresearch_ci.errors import ProposerError
 from autoresearch_ci.experiment import Category, Direction, Evidence, History, Proposal, Status, Usage, Verdict
-from autoresearch_ci.proposals import Floor, Gate, Proposals, Proposer
+from autoresearch_ci.proposals import Floor, Gate, Proposals, Proposer, TooEarly
 from autoresearch_ci.proposers.budget import Budget
 from autoresearch_ci.proposers.directions import CATEGORIES, Courses, Mode, next_course
 from autoresearch_ci.proposers.hybrid import HybridProposer
 from autoresearch_ci.proposers.line import Line
 from autoresearch_ci.proposers.llm import LLMProposer
 from autoresearch_ci.proposers.models import Answer, Question
+from autoresearch_ci.proposers.plan import read_wish
 from autoresearch_ci.proposers.prompt import Prompts
+from autoresearch_ci.proposers.queue import QueueProposer
 from autoresearch_ci.proposers.search import SearchProposer
 from autoresearch_ci.slots import Slot
 from tests.unit.histories import experiment, history
@@ -58,10 +60,12 @@ class Together:
 
     def __post_init__(self) -> None:
         self.all_there = threading.Barrier(self.asking)
+        self._lock = threading.Lock()
 
     def ask(self, question: Question) -> Answer:
-        self.asked.append(question)
-        number = len(self.asked)
+        with self._lock:
+            self.asked.append(question)
+            number = len(self.asked)
         if number <= self.asking:
             self.all_there.wait(LOST_S)
         return self.answer(number, question)
@@ -99,8 +103,9 @@ def test_models_think_at_the_same_time() -> None:
     made = all_at_once(proposals(author, floor, gate))
     assert len({proposal.script for proposal in made}) == AT_ONCE
     tasks = [question.messages[0].text for question in model.asked]
-    assert [task.count("somebody else thinks of something in this direction") for task in tasks] == [0, 1, 2, 3]
-    for task, category in zip(tasks, CATEGORIES, strict=True):
+    tasks.sort(key=lambda task: task.count("somebody else thinks of something in this direction"))
+    for others, (task, category) in enumerate(zip(tasks, CATEGORIES, strict=True)):
+        assert task.count("somebody else thinks of something in this direction") == others
         assert f"A direction worth a look: {category.value}" in task
     assert author.courses.taken == []
 
@@ -126,22 +131,133 @@ def test_what_is_in_flight_is_as_good_as_spent() -> None:
     assert len({proposal.script for proposal in made}) == AT_ONCE
 
 
+def test_what_turns_out_cheap_makes_room() -> None:
+    """Calls in flight count at their longest: who finds no room waits until it is known what they took, and asks then."""
+    floor, gate = Floor(), Gate()
+    model = Together(2, lambda number, _: answered("WIDTH = 64", f"WIDTH = {64 + number}"))
+    budget = Budget(max_tokens=40_000)
+    made = all_at_once(proposals(llm(model, floor, gate, budget=budget), floor, gate))
+    assert len(made) == AT_ONCE
+    assert budget.spent.tokens == 4 * 1100
+
+
 def test_tokens_and_dollars_in_flight() -> None:
-    """A call under way counts at its longest, and no longer than it lasts; a run of an agent as the dearest one so far."""
+    """A call under way counts at its longest, and no longer than it lasts."""
     budget = Budget(max_tokens=10_000, max_cost=1.0, price_input=1.0, price_output=100.0)
     assert budget.refusal(4000, 5000) == ""
     with budget.in_flight(Usage(calls=1, input_tokens=3000, output_tokens=2000)):
-        assert "`max-tokens` 10000 would be passed" in budget.refusal(4000, 5000)
+        with pytest.raises(TooEarly):
+            budget.refusal(4000, 5000)
+        assert "`max-tokens` 10000 would be passed: 0 are spent" in budget.refusal(6000, 5000)
         assert budget.refusal(4000, 1000) == ""
-        with budget.in_flight(Usage(calls=1, output_tokens=900, cost=0.75)):
-            assert "`max-cost` 1 would be passed: 0.953 is spent" in budget.refusal(100, 1000)
+        with budget.in_flight(Usage(calls=1, output_tokens=900, cost=0.75)), pytest.raises(TooEarly):
+            budget.refusal(100, 1000)
     assert budget.refusal(4000, 5000) == ""
-    agents = Budget(max_cost=1.0)
-    for cost in (0.2, 0.4, 0.1):
-        agents.add(Usage(calls=3, cost=cost))
-    assert agents.dearest.cost == 0.4
-    with agents.in_flight(agents.dearest):
-        assert "would be passed" in agents.refusal(0, 0)
+
+
+def test_agents_in_flight() -> None:
+    """Nobody knows what a run of an agent will take: it counts as the dearest so far, also of an earlier process."""
+    first = Budget(max_cost=1.0)
+    assert first.refusal_of_agent() == ""
+    with first.in_flight(first.expected), pytest.raises(TooEarly):
+        first.refusal_of_agent()
+    with Budget().in_flight(Usage(calls=1)):
+        assert Budget().refusal_of_agent() == ""
+    for cost, calls in ((0.2, 3), (0.4, 1), (0.1, 5)):
+        first.add(Usage(calls=calls, cost=cost))
+    assert (first.expected.cost, first.expected.calls) == (0.4, 5)
+    with first.in_flight(first.expected), pytest.raises(TooEarly):
+        first.refusal_of_agent()
+    spent = replace(HISTORY.experiments[0], usage=Usage(calls=2, cost=0.6))
+    later = Budget(max_cost=1.0)
+    later.begin(replace(HISTORY, experiments=(spent,)))
+    assert later.expected == spent.usage
+    assert later.refusal_of_agent() == ""
+    with later.in_flight(later.expected), pytest.raises(TooEarly):
+        later.refusal_of_agent()
+    with later.in_flight(Usage(calls=1, cost=0.1)):
+        assert later.refusal_of_agent() == ""
+
+
+def test_wishes_keep_their_order() -> None:
+    """What comes after a wish in words is not proposed before it, however long an author is at it."""
+    floor, gate = Floor(), Gate()
+    thinking = threading.Event()
+
+    def answer(_number: int, _question: Question) -> Answer:
+        assert thinking.wait(LOST_S)
+        return answered("WIDTH = 64", "WIDTH = 96")
+
+    model = Together(1, answer)
+    wishes = [read_wish(text, script=SCRIPT) for text in ("try something wide", "WIDTH=128", "LEARNING_RATE=0.2")]
+    author = llm(model, floor, gate)
+    then = SearchProposer(Direction.MINIMIZE, gate=gate)
+    made = proposals(QueueProposer(wishes, script=SCRIPT, gate=gate, author=author, then=then), floor, gate)
+    done: list[Proposal | None] = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for each in [pool.submit(made.following, HISTORY) for _ in range(AT_ONCE)]:
+            each.add_done_callback(lambda future: done.append(future.result()))
+        while not model.asked:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert done == []
+        thinking.set()
+    found = [proposal for proposal in done if proposal is not None]
+    assert found[0].parameters["wish"] == "try something wide"
+    assert [proposal.proposer for proposal in found].count("queue") == 2
+    assert len(found) == AT_ONCE
+    assert author.courses.taken == []
+
+
+def test_a_wish_that_came_too_early_is_asked_again() -> None:
+    """With the same words, once there is room for it."""
+    floor, gate = Floor(), Gate()
+    wishes = [read_wish("try something wide", script=SCRIPT)]
+    early = iter([True, True, False])
+
+    class Author:
+        def propose(self, _history: History, script: str, *, wish: str = "") -> Proposal:
+            if next(early):
+                raise TooEarly
+            return Proposal(script=f"{script}A = 1\n", description=wish, category=Category.OTHER)
+
+    (made,) = all_at_once(proposals(QueueProposer(wishes, script=SCRIPT, gate=gate, author=Author()), floor, gate), 1)
+    assert made.description == "try something wide"
+
+
+def test_no_author_is_asked_after_ctrl_c() -> None:
+    """The wishes that are left are not read one after another only to be dropped; and nobody waits for those who think."""
+    floor, gate, hand = Floor(), Gate(), Hand(after=0)
+    model = Together(1, lambda number, _: answered("WIDTH = 64", f"WIDTH = {96 + number}"))
+    wishes = [read_wish(f"try this {number}", script=SCRIPT) for number in range(9)]
+    queue = QueueProposer(wishes, script=SCRIPT, gate=gate, author=llm(model, floor, gate), stopping=hand.requested)
+    made = proposals(queue, floor, gate)
+    made.interrupt = hand
+    assert made.following(HISTORY) is None
+    assert model.asked == []
+
+    class Early:
+        def propose(self, _history: History, _script: str) -> None:
+            raise TooEarly
+
+    waiting = proposals(Early(), floor, gate)
+    waiting.interrupt = Hand(after=1)
+    assert waiting.following(HISTORY) is None
+
+
+def test_two_are_not_mended_to_the_same() -> None:
+    """What one author has mended is taken as soon as it is there."""
+    floor, gate = Floor(), Gate()
+    model = Together(2, lambda number, _: answered("WIDTH = wide", "WIDTH = 96" if number <= 2 else "WIDTH = 128"))
+    author = llm(model, floor, gate)
+    made = proposals(author, floor, gate)
+    made.repair = author.repair
+    crashed = SCRIPT.replace("64", "wide")
+    wide = Proposal(script=crashed, description="wide", category=Category.OTHER)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(made.mended, SCRIPT, wide, "NameError", "") for _ in range(2)]
+        mended = {each.result(LOST_S).script for each in asked}
+    assert mended == {SCRIPT.replace("64", "96"), SCRIPT.replace("64", "128")}
 
 
 def test_hybrid_gives_the_model_its_share_of_what_is_made_at_once() -> None:
@@ -180,6 +296,8 @@ def test_nobody_else_has_the_floor() -> None:
 def test_the_floor_is_free_after_an_error() -> None:
     """However somebody leaves it; and who works alone need not have it."""
     floor = Floor()
+    with floor.held():
+        pass
     with floor.left():
         pass
     with pytest.raises(ValueError, match="lost"), floor.held(), floor.left():
