@@ -42,9 +42,8 @@ class Crew:
         self.error: AutoresearchError | None = None
         self._halt = halt
         self._pool = ThreadPoolExecutor(len(slots), thread_name_prefix="slot")
-        self._authors = ThreadPoolExecutor(
-            authors + len(slots), thread_name_prefix="proposer"
-        )  # who mends need not wait
+        everybody = authors + len(slots)  # so that who mends need not wait for those who think
+        self._authors = ThreadPoolExecutor(everybody, thread_name_prefix="proposer")
         self._trials: dict[Future[Any], tuple[Trial, Steps]] = {}
         self._makings: dict[Future[Proposal | None], Making] = {}
 
@@ -89,7 +88,7 @@ class Crew:
             self._failed(trial, error)
 
     def made(self) -> Iterator[tuple[Making, Proposal | None]]:
-        """What came of making proposals, each once, those that were begun first at first."""
+        """What came of making proposals, each once."""
         for future in [future for future in self._makings if future.done()]:
             making = self._makings.pop(future)
             try:
