@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -67,9 +68,15 @@ def running_since(project: Project) -> list[int]:
     return times
 
 
-def started(project: Project, process: subprocess.Popen[str], seen: list[int]) -> bool:
-    """Whether an experiment began since `seen`, or the process is over."""
-    return running_since(project) != seen or process.poll() is not None
+def rows(project: Project) -> int:
+    """How many experiments the journal has, which may be written at this moment."""
+    files = Path(project.home, "state").glob("*/*/killed/journal.jsonl")
+    return sum(path.read_bytes().count(b'{"type": "experiment"') for path in files)
+
+
+def moved(look: Callable[[Project], object], project: Project, process: subprocess.Popen[str], seen: object) -> bool:
+    """Whether something else is to be seen than before, or the process is over."""
+    return look(project) != seen or process.poll() is not None
 
 
 @pytest.mark.parametrize("slots", [1, 4])
@@ -82,13 +89,13 @@ def test_killed_at_random_moments_it_ends_as_if_it_never_was(project: Project, s
     command = ("run", "--tag", "killed", "--max-iterations", str(EXPERIMENTS * min(slots, 2)),
                "--parallel", str(slots), "--device-sharing", "warn")  # fmt: skip
     while kills < KILLS:
+        # Soon after an experiment was decided, after one began, or anywhere, the start included: however slow the machine is.
+        look = (None, running_since, rows, rows)[kills % 4]
+        seen = look(project) if look else None
         process = project.start(*command)
-        if kills % 4:  # most while experiments run, the others anywhere, the start included
-            seen = running_since(project)
-            wait_for(partial(started, project, process, seen))
-            time.sleep(draw.uniform(0.0, 0.5))
-        else:
-            time.sleep(draw.uniform(0.1, 3.0))
+        if look:
+            wait_for(partial(moved, look, project, process, seen))
+        time.sleep(draw.uniform(0.0, 0.5) if look else draw.uniform(0.1, 3.0))
         if process.poll() is not None:
             process.communicate()
             break  # it was done before the moment came
@@ -109,4 +116,4 @@ def test_killed_at_random_moments_it_ends_as_if_it_never_was(project: Project, s
     assert tuple(e.commit for e in history.experiments)[: len(before)] == before
     check_invariants(project, history, complete=True, slots=slots)
     assert kills == KILLS, "the session was over too soon to be killed often enough"
-    assert len(before) > KILLS // 2, "the kills must fall among the experiments"
+    assert len(before) >= KILLS // 2, "the kills must fall among the experiments"
