@@ -9,7 +9,7 @@ from typing import Final, Literal
 from autoresearch_ci.errors import ProposerError
 from autoresearch_ci.experiment import History, Proposal, Usage
 from autoresearch_ci.knobs import Scope
-from autoresearch_ci.proposals import Declined, Floor, Gate
+from autoresearch_ci.proposals import Declined, Floor, Gate, TooEarly
 from autoresearch_ci.proposers.budget import Budget
 from autoresearch_ci.proposers.changes import described, noted
 from autoresearch_ci.proposers.directions import Courses
@@ -90,7 +90,15 @@ class LLMProposer:
         problem = ""
         for attempt in range(1 + MAX_CORRECTIONS):
             sent = tokens_of(system) + sum(tokens_of(message.text) for message in messages)
-            if refusal := self.budget.refusal(sent, self.answer_tokens):
+            try:
+                refusal = self.budget.refusal(sent, self.answer_tokens)
+            except TooEarly:
+                if attempt == 0:
+                    raise
+                refusal = (
+                    "what is in flight leaves no room for a correction"  # to ask anew would forget what this one took
+                )
+            if refusal:
                 raise Declined(refusal, usage=usage, notes=(*notes, refusal))
             question = Question(system=system, messages=tuple(messages), answer_tokens=self.answer_tokens)
             longest = Usage(calls=1, input_tokens=sent, output_tokens=self.answer_tokens)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from autoresearch_ci.console import Console
 from autoresearch_ci.crew import Crew, Making
 from autoresearch_ci.errors import ProposerError
 from autoresearch_ci.experiment import Category, Direction, Evidence, History, Proposal, Status, Usage, Verdict
-from autoresearch_ci.proposals import Floor, Gate, Proposals, Proposer, TooEarly
+from autoresearch_ci.proposals import Declined, Floor, Gate, Proposals, Proposer, TooEarly
 from autoresearch_ci.proposers.budget import Budget
 from autoresearch_ci.proposers.directions import CATEGORIES, Courses, Mode, next_course
 from autoresearch_ci.proposers.hybrid import HybridProposer
@@ -139,6 +139,22 @@ def test_what_turns_out_cheap_makes_room() -> None:
     made = all_at_once(proposals(llm(model, floor, gate, budget=budget), floor, gate))
     assert len(made) == AT_ONCE
     assert budget.spent.tokens == 4 * 1100
+
+
+def test_no_room_for_a_correction() -> None:
+    """What others have in flight by then: the model is not asked anew, and what the first answer took is not forgotten."""
+    budget = Budget(max_tokens=40_000)
+    with ExitStack() as others:
+
+        def answer(_number: int, _question: Question) -> Answer:
+            others.enter_context(budget.in_flight(Usage(calls=1, input_tokens=30_000)))
+            return answered("WIDTH = 64", "WIDTH = (")
+
+        author = llm(Together(1, answer), Floor(), Gate(), budget=budget)
+        with pytest.raises(Declined, match="no room for a correction") as caught:
+            author.propose(HISTORY, SCRIPT)
+    assert caught.value.usage == Usage(calls=1, input_tokens=1000, output_tokens=100)
+    assert any("does not parse" in note for note in caught.value.notes)
 
 
 def test_tokens_and_dollars_in_flight() -> None:
