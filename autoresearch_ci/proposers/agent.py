@@ -83,8 +83,7 @@ class AgentProposer:
         self.budget.begin(history)
         if refusal := self.budget.refusal_of_agent():
             raise Declined(refusal, notes=(refusal,))
-        others = tuple(self.courses.taken)
-        with self.courses.next(history, wish) as course:
+        with self.courses.next(history, wish) as (course, others):
             try:
                 task = self.prompts.task(history, script, course, wish=wish, outlook=outlook, others=others, form=None)
             except ValueError as error:

@@ -46,15 +46,16 @@ class Courses:
     taken: list[Course] = field(default_factory=list)
 
     @contextmanager
-    def next(self, history: History, wish: str = "") -> Iterator[Course]:
-        """The next direction, taken meanwhile; but not by a person's wish, which goes its own way."""
-        course = next_course(history, scope=self.scope, stuck_after=self.stuck_after, taken=self.taken)
+    def next(self, history: History, wish: str = "") -> Iterator[tuple[Course, Sequence[Course]]]:
+        """The next direction and those of the others. It is taken meanwhile; but not by a person's wish, which goes its own way."""
+        others = tuple(self.taken)
+        course = next_course(history, scope=self.scope, stuck_after=self.stuck_after, taken=others)
         if wish:
-            yield course
+            yield course, others
             return
         self.taken.append(course)
         try:
-            yield course
+            yield course, others
         finally:
             self.taken.remove(course)
 

@@ -59,8 +59,7 @@ class LLMProposer:
         """
         self.budget.begin(history)
         form = self._form(script)
-        others = tuple(self.courses.taken)
-        with self.courses.next(history, wish) as course:
+        with self.courses.next(history, wish) as (course, others):
             try:
                 task = self.prompts.task(history, script, course, wish=wish, outlook=outlook, others=others, form=form)
             except ValueError as error:

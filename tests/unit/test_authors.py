@@ -331,7 +331,7 @@ def test_who_is_sent_after_a_keep() -> None:
     """One goes near what was just kept, and the others where little was tried; what waits counts as tried as well."""
     kept = history((1.0, Status.KEEP), (0.9, Status.KEEP))
     courses = Courses("all", 9)
-    with courses.next(kept) as first, courses.next(kept) as second, courses.next(kept) as third:
+    with courses.next(kept) as (first, _), courses.next(kept) as (second, _), courses.next(kept) as (third, _):
         assert [first.mode, second.mode, third.mode] == [Mode.NEAR, Mode.SUGGESTED, Mode.SUGGESTED]
         assert second.category is not third.category
     waiting = Proposal(script="", description="wider", category=Category.ARCHITECTURE)
